@@ -4,6 +4,8 @@
     ├── OperatingError            the surroundings are wrong: the command stops with `exit_code`
     │   ├── ConfigurationError    78  a setting is missing, malformed or contradicts another
     │   ├── DatabaseUnreachable   69  no PostgreSQL answers where DATABASE_URL points
+    │   ├── DatabaseUnsuitable    69  too old a PostgreSQL or pgmq, or a role that may not do its work
+    │   ├── ClusterMoved          65  the database was restored into another cluster and not rebased yet
     │   ├── SchemaTooOld          65  the database needs `payments migrate` first
     │   ├── SchemaTooNew          65  the database belongs to a later release of this program
     │   ├── PortTaken             73  another process listens on HOST:PORT
@@ -44,7 +46,12 @@ class ConfigurationError(OperatingError):
 
     exit_code = 78
 
-    def __init__(self, faults: tuple[str, ...], *, advice: str = "docs/settings.md describes every setting.") -> None:
+    def __init__(
+        self,
+        faults: tuple[str, ...],
+        *,
+        advice: str = "docs/settings.md describes every setting.",
+    ) -> None:
         listed = "".join(f"\n  - {fault}" for fault in faults)
         super().__init__(f"{len(faults)} setting(s) cannot be used:{listed}", advice=advice)
         self.faults = faults
@@ -54,6 +61,18 @@ class DatabaseUnreachable(OperatingError):
     """No PostgreSQL answers at the configured address, or it refuses the login."""
 
     exit_code = 69
+
+
+class DatabaseUnsuitable(OperatingError):
+    """A PostgreSQL answers, but it cannot serve: too old, without topics in pgmq, or the role lacks rights."""
+
+    exit_code = 69
+
+
+class ClusterMoved(OperatingError):
+    """The database was made in another cluster: what counts as dispatched must be settled before anybody writes."""
+
+    exit_code = 65
 
 
 class SchemaTooOld(OperatingError):

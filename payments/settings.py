@@ -107,7 +107,9 @@ def _read(setting: Setting, source: Mapping[str, str], faults: list[str]) -> obj
             text = _read_secret_file(Path(path))
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
-            faults.append(f"{where} names the file {path!r}, which cannot be used ({reason}); mend the path or the file.")
+            faults.append(
+                f"{where} names the file {path!r}, which cannot be used ({reason}); mend the path or the file."
+            )
             return None
     if text is None:
         text = setting.default
@@ -253,7 +255,13 @@ SETTINGS = (
     Setting("DATABASE_DIRECT_URL", "database_direct_url", None, _database_url, secret=True),
     Setting("STRIPE_API_KEY", "stripe_api_key", None, _stripe_key, secret=True),
     Setting("STRIPE_API_BASE", "stripe_api_base", None, _stripe_base),
-    Setting("STRIPE_WEBHOOK_SECRETS", "stripe_webhook_secrets", None, _webhook_secrets, secret=True),
+    Setting(
+        "STRIPE_WEBHOOK_SECRETS",
+        "stripe_webhook_secrets",
+        None,
+        _webhook_secrets,
+        secret=True,
+    ),
     Setting("STRIPE_LIVEMODE", "stripe_livemode", "false", _yes_or_no),
     Setting("STRIPE_ACCOUNT", "stripe_account", None, _account),
     Setting("STRIPE_TIMEOUT_S", "stripe_timeout_s", "20", _seconds(0.1, 600)),
@@ -261,11 +269,21 @@ SETTINGS = (
     Setting("HOST", "host", "127.0.0.1", _host),
     Setting("PORT", "port", "8000", _whole(1, 65_535)),
     Setting("PAYMENTS_DATA_DIR", "data_dir", ".payments", Path),
-    Setting("PAYMENTS_LOG_LEVEL", "log_level", "info", _one_of("debug", "info", "warning", "error")),
+    Setting(
+        "PAYMENTS_LOG_LEVEL",
+        "log_level",
+        "info",
+        _one_of("debug", "info", "warning", "error"),
+    ),
     Setting("PAYMENTS_LOG_FORMAT", "log_format", "json", _one_of("json", "console")),
     Setting("PAYMENTS_API_CONNECTIONS_MAX", "api_connections_max", "8", _whole(2, 200)),
     Setting("PAYMENTS_BODY_BYTES_MAX", "body_bytes_max", "65536", _whole(1_024, 1_048_576)),
-    Setting("PAYMENTS_WEBHOOK_BYTES_MAX", "webhook_bytes_max", "524288", _whole(65_536, 4_194_304)),
+    Setting(
+        "PAYMENTS_WEBHOOK_BYTES_MAX",
+        "webhook_bytes_max",
+        "524288",
+        _whole(65_536, 4_194_304),
+    ),
     Setting("PAYMENTS_IDEMPOTENCY_DAYS", "idempotency_days", "7", _whole(1, 365)),
     Setting("PAYMENTS_RETENTION_DAYS", "retention_days", "90", _whole(30, 3_650)),
     Setting("PAYMENTS_ACTION_REQUIRED_HOURS", "action_required_hours", "24", _whole(1, 720)),

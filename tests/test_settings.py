@@ -24,7 +24,11 @@ def test_settings_load_without_any_environment() -> None:
     settings = Settings.load({})
     assert settings.database_url is None
     assert settings.stripe_webhook_secrets == ()
-    assert (settings.host, settings.port, settings.data_dir) == ("127.0.0.1", 8000, Path(".payments"))
+    assert (settings.host, settings.port, settings.data_dir) == (
+        "127.0.0.1",
+        8000,
+        Path(".payments"),
+    )
     assert settings.stripe_timeout_s < settings.lease_s
 
 
@@ -42,7 +46,12 @@ def test_settings_document_lists_exactly_the_settings_with_their_defaults() -> N
 
 
 def test_settings_list_every_fault_at_once() -> None:
-    faults = faults_of(PORT="eighty", PAYMENTS_LOG_FORMAT="xml", DATABASE_URL="http://db", PAYMENTS_LEASE_S="")
+    faults = faults_of(
+        PORT="eighty",
+        PAYMENTS_LOG_FORMAT="xml",
+        DATABASE_URL="http://db",
+        PAYMENTS_LEASE_S="",
+    )
     assert len(faults) == 4
     assert any(fault.startswith("PORT must be a whole number from 1 to 65535") for fault in faults)
     assert any("PAYMENTS_LEASE_S is set but empty" in fault for fault in faults)
@@ -78,21 +87,30 @@ def test_settings_refuse_a_bad_value(name: str, value: str) -> None:
     assert len(faults_of(**{name: value})) == 1
 
 
-@pytest.mark.parametrize("base", ["http://api.stripe.com", "https://api.stripe.com/v1", "ftp://localhost", "stripe"])
+@pytest.mark.parametrize(
+    "base",
+    ["http://api.stripe.com", "https://api.stripe.com/v1", "ftp://localhost", "stripe"],
+)
 def test_settings_refuse_an_unsafe_stripe_address(base: str) -> None:
     assert len(faults_of(STRIPE_API_KEY="sk_test_1", STRIPE_API_BASE=base)) == 1
 
 
 def test_settings_refuse_a_live_key_over_plain_http() -> None:
-    faults = faults_of(STRIPE_API_KEY="sk_live_1", STRIPE_LIVEMODE="true", STRIPE_API_BASE="http://127.0.0.1:9")
+    faults = faults_of(
+        STRIPE_API_KEY="sk_live_1",
+        STRIPE_LIVEMODE="true",
+        STRIPE_API_BASE="http://127.0.0.1:9",
+    )
     assert "https" in faults[0]
 
 
 def test_settings_accept_several_database_hosts_and_webhook_secrets() -> None:
-    settings = Settings.load({
-        "DATABASE_URL": "postgresql://a:1,b:2/payments?target_session_attrs=read-write",
-        "STRIPE_WEBHOOK_SECRETS": "whsec_old, whsec_new",
-    })
+    settings = Settings.load(
+        {
+            "DATABASE_URL": "postgresql://a:1,b:2/payments?target_session_attrs=read-write",
+            "STRIPE_WEBHOOK_SECRETS": "whsec_old, whsec_new",
+        }
+    )
     assert settings.stripe_webhook_secrets == ("whsec_old", "whsec_new")
     assert settings.listen_dsn == settings.database_url
 
@@ -110,13 +128,19 @@ def test_settings_read_a_secret_from_its_file(tmp_path: Path) -> None:
 
 
 def test_settings_never_show_a_secret() -> None:
-    settings = Settings.load({
-        "DATABASE_URL": "postgresql://u:hunter2@db/payments",
-        "STRIPE_API_KEY": "sk_test_hidden",
-        "STRIPE_WEBHOOK_SECRETS": "whsec_hidden",
-    })
+    settings = Settings.load(
+        {
+            "DATABASE_URL": "postgresql://u:hunter2@db/payments",
+            "STRIPE_API_KEY": "sk_test_hidden",
+            "STRIPE_WEBHOOK_SECRETS": "whsec_hidden",
+        }
+    )
     shown = repr(settings) + str(settings) + "".join(str(pair) for pair in settings.__rich_repr__())
     assert "hidden" not in shown
     assert "hunter2" not in shown
-    faults = faults_of(DATABASE_URL="hunter2@db", STRIPE_API_KEY="hunter2", STRIPE_WEBHOOK_SECRETS="hunter2")
+    faults = faults_of(
+        DATABASE_URL="hunter2@db",
+        STRIPE_API_KEY="hunter2",
+        STRIPE_WEBHOOK_SECRETS="hunter2",
+    )
     assert "hunter2" not in "".join(faults)

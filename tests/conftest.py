@@ -1,0 +1,118 @@
+"""Fixtures that every room's tests share: real PostgreSQL servers, fresh databases, waiting for conditions.
+
+`PAYMENTS_TEST_POSTGRES` (or `--postgres`) chooses the servers: unset, everything runs on the embedded PostgreSQL and the
+tests marked `every_postgres` also on PostgreSQL 15; `embedded` or `15` runs everything on that one; `all` everything on both.
+"""
+
+import inspect
+import os
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TypeVar
+
+import anyio
+import pytest
+
+from tests.development.databases import EMBEDDED, OLDEST, OLDEST_BIN_DIR, Database, TestServer, TestServers
+
+T = TypeVar("T")
+POLL_S = 0.02
+DEADLINE_S = 15.0
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--postgres",
+        choices=["default", EMBEDDED, OLDEST, "all"],
+        default=os.environ.get("PAYMENTS_TEST_POSTGRES") or "default",
+        help="which PostgreSQL the tests use (default: see tests/conftest.py)",
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "postgres_server" not in metafunc.fixturenames:
+        return
+    chosen = metafunc.config.getoption("postgres")
+    both = chosen == "all" or (chosen == "default" and metafunc.definition.get_closest_marker("every_postgres"))
+    if both:
+        metafunc.parametrize("postgres_server", [EMBEDDED, OLDEST], indirect=True, scope="session")
+    elif chosen == OLDEST:
+        metafunc.parametrize("postgres_server", [OLDEST], indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def _postgres_servers() -> Iterator[TestServers]:
+    servers = TestServers()
+    yield servers
+    servers.close()
+
+
+@pytest.fixture(scope="session")
+def postgres_server(request: pytest.FixtureRequest, _postgres_servers: TestServers) -> TestServer:
+    """The session's PostgreSQL server: `.admin_dsn(dbname)`, `.fresh_database()`, `.postgres` to stop and kill it."""
+    version = getattr(request, "param", EMBEDDED)
+    if version == OLDEST and not OLDEST_BIN_DIR.exists():
+        pytest.skip(f"PostgreSQL {OLDEST} is not installed (on Debian 12: apt-get install postgresql-{OLDEST})")
+    return _postgres_servers.get(version)
+
+
+@pytest.fixture
+def database(postgres_server: TestServer) -> Iterator[Database]:
+    """A fresh migrated database: `.admin_dsn()`, `.dsn(role)`, `.connect(role)`."""
+    with postgres_server.fresh_database() as fresh:
+        yield fresh
+
+
+@pytest.fixture(scope="module")
+def module_database(postgres_server: TestServer) -> Iterator[Database]:
+    """A fresh migrated database that the tests of one module share."""
+    with postgres_server.fresh_database() as fresh:
+        yield fresh
+
+
+@pytest.fixture
+def empty_database(postgres_server: TestServer) -> Iterator[Database]:
+    """A fresh database with nothing in it."""
+    with postgres_server.fresh_database(migrated=False) as fresh:
+        yield fresh
+
+
+@pytest.fixture(scope="session")
+def eventually() -> Callable[..., object]:
+    """`eventually(predicate, deadline_s=15)`: poll until it returns something true, and return that."""
+    return wait_until
+
+
+@pytest.fixture(scope="session")
+def eventually_async() -> Callable[..., Awaitable[object]]:
+    """`await eventually_async(predicate, deadline_s=15)`: the same inside an event loop; the predicate may be async."""
+    return wait_until_async
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Async tests (`@pytest.mark.anyio`) run on asyncio, as the processes do."""
+    return "asyncio"
+
+
+def wait_until(predicate: Callable[[], T], deadline_s: float = DEADLINE_S) -> T:
+    deadline = time.monotonic() + deadline_s
+    while True:
+        value = predicate()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"nothing true within {deadline_s:g} s; the last value was {value!r}")
+        time.sleep(POLL_S)
+
+
+async def wait_until_async(predicate: Callable[[], T | Awaitable[T]], deadline_s: float = DEADLINE_S) -> T:
+    deadline = time.monotonic() + deadline_s
+    while True:
+        answer = predicate()
+        value: T = await answer if inspect.isawaitable(answer) else answer  # type: ignore[assignment]
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"nothing true within {deadline_s:g} s; the last value was {value!r}")
+        await anyio.sleep(POLL_S)

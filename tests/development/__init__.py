@@ -1,0 +1,1 @@
+"""Tests of `payments up`, and the databases that all tests share."""
