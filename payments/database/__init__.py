@@ -1,0 +1,1 @@
+"""The room of the database: connections, named queries, the schema and who may call the API."""

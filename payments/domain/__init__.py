@@ -1,0 +1,1 @@
+"""What a payment is and how it is decided: pure, without clock, network or database."""

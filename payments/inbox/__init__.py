@@ -1,0 +1,1 @@
+"""The room where Stripe's words arrive, by webhook or as answers, and are recorded on the payment."""

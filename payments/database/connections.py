@@ -1,0 +1,133 @@
+"""Connections of a process: a pool that acts as the process's own role, and one connection that listens.
+
+The pool's connections are in autocommit; `transaction` is the one place that begins and commits.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from payments.database.migrate import SCHEMA_VERSION, schema_too_new, unreachable
+from payments.database.queries import load_queries
+from payments.errors import ClusterMoved, DatabaseUnsuitable, OperatingError, SchemaTooOld
+
+CONNECT_TIMEOUT_S = 5
+# Nothing the processes do takes longer, waits for locks included; a statement that does is stuck.
+STATEMENT_TIMEOUT_MS = 30_000
+# A transaction of ours never waits for the network or for Stripe: one that idles belongs to a stopped process.
+IDLE_IN_TRANSACTION_TIMEOUT_MS = 15_000
+# How long a caller waits for a free connection before it is told that the database is overloaded or gone.
+POOL_WAIT_S = 5.0
+
+_QUERIES = load_queries("connections")
+
+Connection = AsyncConnection[tuple[object, ...]]
+Pool = AsyncConnectionPool[Connection]
+
+
+async def connect(dsn: str, role: str) -> Connection:
+    """One connection in autocommit, acting as `role` and ready to use; the caller closes it.
+
+    Raises psycopg.OperationalError when no server answers, DatabaseUnsuitable when the login may not act as `role`.
+    """
+    conn = await AsyncConnection.connect(dsn, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S)
+    try:
+        await _act_as(conn, role)
+    except BaseException:
+        await conn.close()
+        raise
+    return conn
+
+
+async def _act_as(conn: Connection, role: str) -> None:
+    try:
+        await conn.execute(
+            _QUERIES["act_as"],
+            {
+                "role": role,
+                "application": f"payments {role.removeprefix('payments_')}",
+                "statement_timeout": str(STATEMENT_TIMEOUT_MS),
+                "idle_timeout": str(IDLE_IN_TRANSACTION_TIMEOUT_MS),
+            },
+        )
+    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.InvalidParameterValue) as error:
+        raise DatabaseUnsuitable(
+            f"The login of DATABASE_URL may not act as {role}: {str(error).strip()}",
+            advice=f"Log in as {role}, or grant it to the login; `payments migrate` creates the role.",
+        ) from error
+
+
+@asynccontextmanager
+async def open_pool(dsn: str, role: str, connections_max: int) -> AsyncIterator[Pool]:
+    """A pool whose connections act as `role`, after a look at where they lead; closed at the end.
+
+    Raises DatabaseUnreachable, DatabaseUnsuitable, ClusterMoved, SchemaTooOld, SchemaTooNew.
+    """
+    try:
+        async with await connect(dsn, role) as conn:
+            await check_database(conn)
+    except psycopg.OperationalError as error:
+        raise unreachable(error) from error
+
+    async def configure(conn: Connection) -> None:
+        await _act_as(conn, role)
+
+    pool = AsyncConnectionPool(
+        dsn,
+        connection_class=AsyncConnection,
+        kwargs={"autocommit": True, "connect_timeout": CONNECT_TIMEOUT_S},
+        configure=configure,
+        check=AsyncConnectionPool.check_connection,
+        min_size=min(2, connections_max),
+        max_size=connections_max,
+        timeout=POOL_WAIT_S,
+        # Try again for ever: a database that is away for an hour must not stop the process.
+        reconnect_timeout=float("inf"),
+        open=False,
+        name=role,
+    )
+    async with pool:
+        yield pool
+
+
+async def check_database(conn: Connection) -> None:
+    """Refuses a database of another schema version, or one restored into another cluster.
+
+    The outbox remembers transaction ids, which mean nothing in another cluster.
+    """
+    exists = await (await conn.execute(_QUERIES["look_for_schema"])).fetchone()
+    if exists is None or not exists[0]:
+        raise _schema_too_old("has no payments schema")
+    row = await (await conn.execute(_QUERIES["whereabouts"])).fetchone()
+    assert row is not None
+    version, is_home = int(str(row[0])), bool(row[1])
+    if version < SCHEMA_VERSION:
+        raise _schema_too_old(f"has schema version {version}, this release needs {SCHEMA_VERSION}")
+    if version > SCHEMA_VERSION:
+        raise schema_too_new(version)
+    if not is_home:
+        raise ClusterMoved(
+            "This database was made in another PostgreSQL cluster; the outbox would be dispatched wrongly here.",
+            advice="Point DATABASE_URL at the cluster it was made in, or restore it physically (pg_basebackup, a standby).",
+        )
+
+
+def _schema_too_old(what: str) -> OperatingError:
+    return SchemaTooOld(f"The database {what}.", advice="Run `payments migrate` as an administrator of the database.")
+
+
+@asynccontextmanager
+async def transaction(pool: Pool) -> AsyncIterator[Connection]:
+    """A transaction on a connection of the pool: committed at the end, rolled back on any exception.
+
+    An exception out of the commit itself (the connection broke) leaves it unknown whether it was committed.
+    """
+    async with pool.connection() as conn, conn.transaction():
+        yield conn
+
+
+# What an operation on the pool raises while the database is away: expected, to be waited out.
+DATABASE_AWAY = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)

@@ -1,0 +1,822 @@
+-- The whole schema of the Payment Processing System, in the order in which a payment meets it.
+-- A database is brought here by `payments migrate`; an older one by sql/migrations. A test proves both ways equal.
+-- It is run as payments_owner, in one transaction, after pgmq and sql/roles.sql.
+
+create schema payments;
+comment on schema payments is
+  'Payments taken with Stripe: intents, the outbox and inbox they travel through, and what was asked of Stripe.';
+
+-- ------------------------------------------------------------------------------------------------------------------
+-- Where we are
+-- ------------------------------------------------------------------------------------------------------------------
+
+create table payments.schema_migrations (
+  version int primary key,
+  name text not null,
+  applied_at timestamptz not null default now()
+);
+comment on table payments.schema_migrations is
+  'Which versions of the schema were applied. Processes refuse to start on an older or a newer one than theirs.';
+
+-- The outbox remembers transaction ids, which mean nothing in another cluster: after a restore elsewhere every process
+-- refuses to write until an operator has settled what counts as dispatched.
+create table payments.cluster (
+  singleton boolean primary key default true check (singleton),
+  system_identifier text not null,
+  recorded_at timestamptz not null default now()
+);
+comment on table payments.cluster is 'The cluster this database was made in (pg_control_system). One row.';
+
+-- ------------------------------------------------------------------------------------------------------------------
+-- Small words that the tables below share
+-- ------------------------------------------------------------------------------------------------------------------
+
+create function payments.rfc3339(moment timestamptz) returns text
+language sql immutable strict parallel safe
+return to_char(moment at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"');
+comment on function payments.rfc3339 is 'A time as the API and the events write it: RFC 3339, UTC, microseconds.';
+
+create function payments.routing_key(event_type text) returns text
+language sql immutable strict parallel safe
+return regexp_replace(event_type, '-', '.');
+comment on function payments.routing_key is
+  'payment-action-required → payment.action-required: the first hyphen of an event type is the dot of its routing key.';
+
+-- The state machine of payments/domain/states.py once more, for everybody who writes SQL by hand. A test compares the two.
+create function payments.may_change(from_status text, to_status text) returns boolean
+language sql immutable strict parallel safe
+return to_status = any (
+  case from_status
+    when 'REQUESTED' then array['AUTHORIZED', 'SUCCEEDED', 'FAILED', 'ACTION_REQUIRED', 'PROCESSING', 'VOIDING', 'VOIDED']
+    when 'ACTION_REQUIRED' then array['AUTHORIZED', 'SUCCEEDED', 'PROCESSING', 'FAILED', 'VOIDING', 'VOIDED']
+    when 'PROCESSING' then array['AUTHORIZED', 'SUCCEEDED', 'FAILED', 'ACTION_REQUIRED', 'VOIDING', 'VOIDED']
+    when 'AUTHORIZED' then array['CAPTURING', 'VOIDING', 'EXPIRED', 'VOIDED', 'SUCCEEDED']
+    when 'CAPTURING' then array['SUCCEEDED', 'AUTHORIZED', 'EXPIRED', 'VOIDED']
+    when 'VOIDING' then array['VOIDED', 'SUCCEEDED', 'FAILED', 'EXPIRED']
+    else '{}'::text[]
+  end || array['CONFLICTED']
+);
+comment on function payments.may_change is
+  'Whether a payment may go from one status to the other. CONFLICTED can be reached from anywhere, and left by an operator only.';
+
+-- ------------------------------------------------------------------------------------------------------------------
+-- Who may ask
+-- ------------------------------------------------------------------------------------------------------------------
+
+create table payments.api_keys (
+  key_id uuid primary key,
+  client_id text not null check (client_id ~ '^[a-z][a-z0-9_-]{0,62}$'),
+  key_hash bytea not null unique check (octet_length(key_hash) = 32),
+  scopes text[] not null check (
+    cardinality(scopes) > 0
+    and scopes <@ array['payments:write', 'payments:read', 'refunds:write', 'viewer', 'operator']
+  ),
+  created_at timestamptz not null default now(),
+  expires_at timestamptz,
+  revoked_at timestamptz
+);
+comment on table payments.api_keys is
+  'API keys, as SHA-256 of a random 256-bit secret (so no slow hash is needed). The key itself is shown once and kept nowhere.';
+comment on column payments.api_keys.client_id is
+  'Who holds the key. Idempotency keys belong to the client, so they survive a rotation of its API key.';
+
+-- ------------------------------------------------------------------------------------------------------------------
+-- The payment
+-- ------------------------------------------------------------------------------------------------------------------
+
+-- One row a wish to be paid. It is never deleted: payments are financial records.
+create table payments.payments (
+  payment_id uuid primary key,
+  cart_id uuid not null,
+  order_id uuid not null,
+  customer_id uuid,
+  amount bigint not null check (amount between 1 and 99999999),
+  currency text not null check (currency ~ '^[A-Z]{3}$'),
+  capture_method text not null check (capture_method in ('automatic', 'manual')),
+  payment_method text,
+  metadata jsonb not null default '{}' check (jsonb_typeof(metadata) = 'object'),
+
+  status text not null default 'REQUESTED' check (status in (
+    'REQUESTED', 'ACTION_REQUIRED', 'PROCESSING', 'AUTHORIZED', 'CAPTURING', 'VOIDING',
+    'SUCCEEDED', 'FAILED', 'VOIDED', 'EXPIRED', 'CONFLICTED'
+  )),
+  amount_authorized bigint not null default 0,
+  amount_captured bigint not null default 0,
+  amount_refunded bigint not null default 0,
+  processor_payment_intent text unique,
+  processor_reference text,
+  failure_reason text check (
+    failure_reason in ('CARD_DECLINED', 'INSUFFICIENT_FUNDS', 'EXPIRED_CARD', 'PROCESSING_ERROR')
+  ),
+  failure_decline_code text,
+  failure_message text,
+  next_action jsonb,
+  capture_before timestamptz,
+  disputed boolean not null default false,
+
+  client_id text not null,
+  idempotency_key text check (length(idempotency_key) between 1 and 255),
+  fingerprint bytea not null check (octet_length(fingerprint) = 32),
+  last_sequence int not null default 1,
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now(),
+  version int not null default 1,
+
+  -- Money: never captured above what was asked for, never refunded above what was captured.
+  constraint payments_authorized_within_amount check (amount_authorized between 0 and amount),
+  constraint payments_captured_within_authorized check (amount_captured between 0 and amount_authorized),
+  constraint payments_refunded_within_captured check (amount_refunded between 0 and amount_captured),
+  -- What a state means in columns.
+  constraint payments_failed_has_reason check (status <> 'FAILED' or failure_reason is not null),
+  constraint payments_reason_means_failed check (failure_reason is null or status in ('FAILED', 'CONFLICTED')),
+  constraint payments_action_has_content check ((status = 'ACTION_REQUIRED') = (next_action is not null)),
+  constraint payments_succeeded_is_captured check (status <> 'SUCCEEDED' or amount_captured > 0),
+  constraint payments_held_is_authorized check (
+    status not in ('AUTHORIZED', 'CAPTURING') or (amount_authorized > 0 and amount_captured = 0)
+  ),
+  constraint payments_nothing_captured_unless_succeeded check (
+    amount_captured = 0 or status in ('SUCCEEDED', 'CONFLICTED')
+  ),
+  -- The two guards that the accept statement leans on (ON CONFLICT DO NOTHING covers both at once).
+  constraint payments_one_per_idempotency_key unique (client_id, idempotency_key)
+);
+create unique index payments_one_live_per_cart on payments.payments (cart_id)
+where status not in ('FAILED', 'VOIDED', 'EXPIRED');
+create index payments_by_cart on payments.payments (cart_id, payment_id);
+create index payments_by_order on payments.payments (order_id, payment_id);
+create index payments_by_customer on payments.payments (customer_id, payment_id) where customer_id is not null;
+-- Most payments end as SUCCEEDED: these are found by walking the primary key, all others by this.
+create index payments_by_status on payments.payments (status, payment_id) where status <> 'SUCCEEDED';
+
+comment on table payments.payments is
+  'One row for each payment that was accepted. Amounts are integers in the minor units of the currency, as Stripe counts them.';
+comment on column payments.payments.order_id is 'The order paid for; the cart''s id stands in until the order is known.';
+comment on column payments.payments.payment_method is 'A token of Stripe''s (pm_…), never a card.';
+comment on column payments.payments.processor_payment_intent is 'Stripe''s PaymentIntent (pi_…).';
+comment on column payments.payments.processor_reference is 'Stripe''s charge (ch_…).';
+comment on column payments.payments.next_action is
+  'What the browser needs to finish the payment, the client secret included; only while ACTION_REQUIRED.';
+comment on column payments.payments.capture_before is 'When Stripe lets the hold lapse; manual capture only.';
+comment on column payments.payments.fingerprint is 'SHA-256 of method, path and parsed body: tells a repetition from another wish.';
+comment on column payments.payments.last_sequence is
+  'How many outbox rows this payment has; the next one gets this plus one, under the row lock.';
+comment on column payments.payments.version is 'Counts the changes of this row; the API''s ETag.';
+
+create function payments.guard_payment() returns trigger
+language plpgsql as $$
+begin
+  if tg_op = 'INSERT' then
+    if new.status <> 'REQUESTED' or new.version <> 1 or new.last_sequence <> 1 or new.amount_authorized <> 0 then
+      raise exception 'a payment begins as REQUESTED, with nothing authorized' using errcode = 'check_violation';
+    end if;
+    return new;
+  end if;
+  if new.status <> old.status and not payments.may_change(old.status, new.status)
+    and not (old.status = 'CONFLICTED' and current_user not in ('payments_api', 'payments_relay', 'payments_worker'))
+  then
+    raise exception 'payment % cannot go from % to %', old.payment_id, old.status, new.status
+      using errcode = 'check_violation',
+        hint = 'The legal ways stand in payments.may_change; only an operator leaves CONFLICTED.';
+  end if;
+  if (new.payment_id, new.cart_id, new.customer_id, new.amount, new.currency, new.capture_method, new.client_id, new.created_at)
+    is distinct from
+    (old.payment_id, old.cart_id, old.customer_id, old.amount, old.currency, old.capture_method, old.client_id, old.created_at)
+  then
+    raise exception 'what was asked for never changes: payment %', old.payment_id using errcode = 'check_violation';
+  end if;
+  if old.processor_payment_intent is not null and new.processor_payment_intent is distinct from old.processor_payment_intent then
+    raise exception 'payment % keeps its PaymentIntent', old.payment_id using errcode = 'check_violation';
+  end if;
+  if new.amount_captured < old.amount_captured or new.last_sequence < old.last_sequence then
+    raise exception 'payment %: captured money and published events are never taken back', old.payment_id
+      using errcode = 'check_violation';
+  end if;
+  new.version := old.version + 1;
+  new.updated_at := now();
+  return new;
+end $$;
+create trigger guard_payment before insert or update on payments.payments
+for each row execute function payments.guard_payment();
+
+-- The one rendering of a payment: every answer of the API, first or replayed, is this text.
+create function payments.payment_answer(p payments.payments) returns json
+language sql stable parallel safe
+return json_build_object(
+  'paymentId', p.payment_id, 'cartId', p.cart_id, 'orderId', p.order_id, 'customerId', p.customer_id,
+  'amount', p.amount, 'currency', p.currency, 'captureMethod', p.capture_method, 'status', p.status,
+  'amountAuthorized', p.amount_authorized, 'amountCaptured', p.amount_captured, 'amountRefunded', p.amount_refunded,
+  'processorReference', p.processor_reference,
+  'failure', case when p.failure_reason is not null then json_build_object(
+    'reason', p.failure_reason, 'declineCode', p.failure_decline_code, 'message', p.failure_message) end,
+  'nextAction', p.next_action,
+  'captureBefore', payments.rfc3339(p.capture_before),
+  'disputed', p.disputed,
+  'createdAt', payments.rfc3339(p.created_at), 'updatedAt', payments.rfc3339(p.updated_at), 'version', p.version
+);
+comment on function payments.payment_answer is 'A payment as the HTTP API shows it.';
+
+-- Why each payment is where it is: one row for every signal that was weighed, also for those that changed nothing.
+create table payments.payment_history (
+  history_id bigint generated always as identity primary key,
+  payment_id uuid not null references payments.payments,
+  at timestamptz not null default clock_timestamp(),
+  signal text not null,
+  source text not null check (source in ('api', 'stripe-webhook', 'stripe-api', 'reconciler', 'worker', 'operator')),
+  from_status text,
+  to_status text not null,
+  decision text not null check (decision in ('applied', 'ignored', 'conflicted', 'compensated')),
+  why text not null,
+  stripe_request_id text
+);
+create index payment_history_by_payment on payments.payment_history (payment_id, history_id);
+comment on table payments.payment_history is 'Append-only: every signal about a payment, what was decided on it, and why.';
+comment on column payments.payment_history.stripe_request_id is 'Stripe''s own id of the call (req_…), for their support.';
+
+-- The answers given to requests that carried an Idempotency-Key, kept in the transaction of what they did.
+create table payments.idempotency_keys (
+  client_id text not null,
+  idempotency_key text not null check (length(idempotency_key) between 1 and 255),
+  fingerprint bytea not null check (octet_length(fingerprint) = 32),
+  payment_id uuid references payments.payments,
+  response_status smallint not null check (response_status between 200 and 299),
+  response_location text,
+  response_body json,
+  created_at timestamptz not null default now(),
+  primary key (client_id, idempotency_key)
+);
+create index idempotency_keys_by_age on payments.idempotency_keys (created_at);
+comment on table payments.idempotency_keys is
+  'What was answered under each Idempotency-Key, as committed. Only successes are kept; anything else may be tried again.';
+
+-- ------------------------------------------------------------------------------------------------------------------
+-- Refunds and disputes
+-- ------------------------------------------------------------------------------------------------------------------
+
+create table payments.refunds (
+  refund_id uuid primary key,
+  payment_id uuid not null references payments.payments,
+  amount bigint not null check (amount > 0),
+  currency text not null check (currency ~ '^[A-Z]{3}$'),
+  reason text,
+  status text not null check (status in ('REQUESTED', 'PENDING', 'PROCESSED', 'FAILED')),
+  processor_reference text unique,
+  failure_reason text,
+  external boolean not null default false,
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now(),
+  constraint refunds_failed_has_reason check ((status = 'FAILED') = (failure_reason is not null))
+);
+create index refunds_by_payment on payments.refunds (payment_id, refund_id);
+comment on table payments.refunds is
+  'One row for each wish to give money back. All but FAILED ones reserve their amount against what was captured.';
+comment on column payments.refunds.external is 'Made in Stripe''s dashboard, not through this service.';
+
+-- The sum of the refunds that are not FAILED may never pass what was captured. The payment's row lock makes the sum stable.
+create function payments.guard_refund() returns trigger
+language plpgsql as $$
+declare
+  captured bigint;
+  reserved bigint;
+begin
+  if tg_op = 'UPDATE' then
+    if (new.refund_id, new.payment_id, new.amount, new.currency, new.created_at)
+      is distinct from (old.refund_id, old.payment_id, old.amount, old.currency, old.created_at) then
+      raise exception 'what was asked for never changes: refund %', old.refund_id using errcode = 'check_violation';
+    end if;
+    if new.status <> old.status and not (
+      (old.status = 'REQUESTED' and new.status in ('PENDING', 'PROCESSED', 'FAILED'))
+      or (old.status = 'PENDING' and new.status in ('PROCESSED', 'FAILED'))
+      or (old.status = 'PROCESSED' and new.status = 'FAILED')
+    ) then
+      raise exception 'refund % cannot go from % to %', old.refund_id, old.status, new.status using errcode = 'check_violation';
+    end if;
+    new.updated_at := now();
+    return new;
+  end if;
+  select amount_captured into strict captured from payments.payments where payment_id = new.payment_id for update;
+  select coalesce(sum(amount), 0) into reserved from payments.refunds
+  where payment_id = new.payment_id and status <> 'FAILED';
+  if reserved + new.amount > captured then
+    raise exception 'refunds of payment % would reach % of % captured', new.payment_id, reserved + new.amount, captured
+      using errcode = 'check_violation';
+  end if;
+  return new;
+end $$;
+create trigger guard_refund before insert or update on payments.refunds
+for each row execute function payments.guard_refund();
+
+create table payments.disputes (
+  dispute_id uuid primary key,
+  payment_id uuid not null references payments.payments,
+  processor_reference text not null unique,
+  amount bigint not null check (amount > 0),
+  currency text not null check (currency ~ '^[A-Z]{3}$'),
+  reason text,
+  status text not null,
+  opened_at timestamptz not null,
+  closed_at timestamptz,
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now()
+);
+create index disputes_by_payment on payments.disputes (payment_id);
+comment on table payments.disputes is 'Chargebacks and inquiries: an axis of their own, beside the state of the payment.';
+comment on column payments.disputes.processor_reference is 'Stripe''s dispute (dp_… or du_…).';
+
+-- ------------------------------------------------------------------------------------------------------------------
+-- The outbox: what the world is told, committed together with what happened
+-- ------------------------------------------------------------------------------------------------------------------
+
+-- Never updated: the relay keeps its own record of what it has dispatched (relay_batches), so no row here ever turns into
+-- a dead tuple, and a transaction that stays open for hours costs nothing.
+create table payments.outbox (
+  outbox_id bigint generated always as identity primary key,
+  event_id uuid not null unique,
+  event_type text not null check (event_type in (
+    'payment-requested', 'payment-authorized', 'payment-succeeded', 'payment-failed', 'payment-voided', 'payment-expired',
+    'payment-action-required', 'capture-requested', 'void-requested', 'refund-requested', 'refund-processed',
+    'refund-failed', 'dispute-opened', 'dispute-closed'
+  )),
+  aggregate_id uuid not null references payments.payments,
+  sequence int not null check (sequence >= 1),
+  payload jsonb not null check (jsonb_typeof(payload) = 'object'),
+  headers jsonb not null check (jsonb_typeof(headers) = 'object'),
+  occurred_at timestamptz not null default now(),
+  xid xid8 not null default pg_current_xact_id(),
+  unique (aggregate_id, sequence)
+);
+-- The relay finds what committed since its last snapshot by transaction id.
+create index outbox_by_xid on payments.outbox (xid, outbox_id);
+-- These happen to a payment once in its life; publishing one twice is refused here, whatever the code above believes.
+create unique index outbox_once_in_a_life on payments.outbox (aggregate_id, event_type)
+where event_type in ('payment-requested', 'payment-succeeded', 'payment-failed', 'payment-voided', 'payment-expired');
+comment on table payments.outbox is
+  'Append-only: events in the transaction of the change that they tell of. payments.outbox_status says what was dispatched.';
+comment on column payments.outbox.aggregate_id is 'The payment, also for events of its refunds and disputes.';
+comment on column payments.outbox.sequence is 'Counts the events of one payment from 1, without gap.';
+comment on column payments.outbox.headers is 'The CloudEvents 1.0 attributes, as they stand in the headers of the queue message.';
+comment on column payments.outbox.xid is 'The transaction that wrote the row: tells in which snapshot it became visible.';
+
+create function payments.event_headers(
+  event_id uuid, event_type text, payment_id uuid, sequence int, occurred_at timestamptz, traceparent text
+) returns jsonb
+language sql immutable parallel safe
+return jsonb_strip_nulls(jsonb_build_object(
+  'ce-specversion', '1.0', 'ce-id', event_id, 'ce-type', event_type, 'ce-source', '/payments', 'ce-subject', payment_id,
+  'ce-time', payments.rfc3339(occurred_at), 'ce-dataschema', 'urn:payments:event:' || event_type || ':1',
+  'content-type', 'application/json', 'ce-sequence', lpad(sequence::text, 10, '0'), 'traceparent', traceparent,
+  'x-pgmq-group', payment_id
+));
+comment on function payments.event_headers is 'The CloudEvents attributes of one event, for the headers of its queue message.';
+
+-- ------------------------------------------------------------------------------------------------------------------
+-- The relay: lanes, and what each has dispatched
+-- ------------------------------------------------------------------------------------------------------------------
+
+create table payments.lanes (
+  queue_name text primary key check (queue_name ~ '^[a-z][a-z0-9_]{0,46}$'),
+  purpose text not null,
+  created_at timestamptz not null default now()
+);
+comment on table payments.lanes is
+  'The pgmq queues that the relay serves. Which events a queue gets stands in pgmq.topic_bindings.';
+
+-- A batch is a window between two snapshots: what is visible in `upto` and was not in `after`. Its predecessor is unique, so
+-- PostgreSQL itself refuses a second batch on the same footing, whatever locks or isolation levels went wrong.
+create table payments.relay_batches (
+  batch_id bigint generated always as identity primary key,
+  queue_name text not null references payments.lanes on delete cascade,
+  previous_batch_id bigint unique,
+  after_snapshot pg_snapshot not null,
+  upto_snapshot pg_snapshot not null,
+  window_floor_id bigint not null,
+  last_outbox_id bigint not null,
+  row_count int not null,
+  window_done boolean not null,
+  dispatched_at timestamptz not null default clock_timestamp(),
+  unique (queue_name, batch_id),
+  foreign key (queue_name, previous_batch_id) references payments.relay_batches (queue_name, batch_id) on delete cascade
+);
+create unique index relay_batches_one_first on payments.relay_batches (queue_name) where previous_batch_id is null;
+comment on table payments.relay_batches is 'Append-only: how far each lane has come, batch by batch, in snapshots and by outbox id.';
+comment on column payments.relay_batches.window_floor_id is
+  'No row of the window that began after `after_snapshot` stands at or below this id: the scan starts here.';
+comment on column payments.relay_batches.last_outbox_id is 'Inside an open window: all its rows up to this id are dispatched.';
+comment on column payments.relay_batches.window_done is 'The window is dispatched to its end; the next batch opens a new one.';
+
+-- Dispatches the next rows of one lane; the caller commits. Returns how many outbox rows it went past, 0 when the lane is
+-- caught up, -1 when another relay is at work on it. A queue that is locked raises lock_not_available, one that was dropped
+-- undefined_table: that lane stops, alone, and goes on where it stood.
+--
+-- Which rows: those visible in the new snapshot and not in the last. All but a few were written by transactions that began
+-- after the last snapshot; the stragglers, in progress when it was taken, are fetched by their transaction ids. So the cost
+-- depends on what is new, never on what was dispatched before.
+--
+-- Plans are guarded: one made while the outbox was empty must not outlive that. READ COMMITTED only, for each statement
+-- below must see what committed before it.
+create function payments.dispatch(lane text, rows_max int) returns int
+language plpgsql
+set lock_timeout = '100ms'
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_sort = off
+as $$
+declare
+  nothing_above constant bigint := 9223372036854775807;
+  last payments.relay_batches;
+  opened pg_snapshot;
+  closing pg_snapshot;
+  floor_id bigint;
+  position_id bigint;
+  in_progress xid8[];
+  stragglers bigint[];
+  candidates bigint[];
+  regexes text[];
+  payloads jsonb[];
+  event_headers jsonb[];
+begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    raise exception 'payments.dispatch needs READ COMMITTED';
+  end if;
+  if not pg_try_advisory_xact_lock(hashtext('payments.dispatch'), hashtext(lane)) then
+    return -1;
+  end if;
+  select * into strict last from payments.relay_batches where queue_name = lane order by queue_name desc, batch_id desc limit 1;
+
+  if last.window_done then
+    opened := last.upto_snapshot;
+    closing := pg_current_snapshot();
+    position_id := 0;
+    select coalesce(min(outbox_id) - 1, nothing_above) into floor_id from payments.outbox
+    where xid >= pg_snapshot_xmax(opened) and xid < pg_snapshot_xmax(closing) and pg_visible_in_snapshot(xid, closing);
+  else
+    opened := last.after_snapshot;
+    closing := last.upto_snapshot;
+    position_id := last.last_outbox_id;
+    floor_id := last.window_floor_id;
+  end if;
+
+  in_progress := array(select pg_snapshot_xip(opened));
+  stragglers := array(
+    select outbox_id from payments.outbox
+    where xid = any (in_progress) and outbox_id > position_id and pg_visible_in_snapshot(xid, closing)
+  );
+  candidates := stragglers || array(
+    select outbox_id from payments.outbox
+    where outbox_id > greatest(position_id, floor_id)
+      and xid >= pg_snapshot_xmax(opened) and xid < pg_snapshot_xmax(closing) and pg_visible_in_snapshot(xid, closing)
+    order by outbox_id limit rows_max
+  );
+  if stragglers <> '{}' then
+    candidates := array(select c from unnest(candidates) c order by c limit rows_max);
+  end if;
+
+  regexes := array(select compiled_regex from pgmq.topic_bindings where queue_name = lane);
+  select array_agg(r.payload order by r.outbox_id), array_agg(r.headers order by r.outbox_id)
+  into payloads, event_headers
+  from payments.outbox r
+  where r.outbox_id = any (candidates) and payments.routing_key(r.event_type) ~ any (regexes);
+
+  -- Nothing for this queue, and the window's end is reached: leave the window open rather than write a row that says nothing.
+  if payloads is null and cardinality(candidates) < rows_max and last.window_done then
+    return 0;
+  end if;
+  if payloads is not null then
+    perform pgmq.send_batch(lane, payloads, event_headers);
+  end if;
+  insert into payments.relay_batches (
+    queue_name, previous_batch_id, after_snapshot, upto_snapshot, window_floor_id, last_outbox_id, row_count, window_done
+  ) values (
+    lane, last.batch_id, opened, closing, floor_id,
+    coalesce(candidates[cardinality(candidates)], position_id),
+    coalesce(cardinality(payloads), 0), cardinality(candidates) < rows_max
+  );
+  return cardinality(candidates);
+end $$;
+comment on function payments.dispatch is 'Sends the next outbox rows of one lane to its queue and records that in relay_batches.';
+
+-- Makes a queue, its bindings and its lane. Idempotent. `from_beginning`: whether it is owed what is already in the outbox.
+create function payments.create_lane(lane text, why text, patterns text[], from_beginning boolean) returns void
+language plpgsql as $$
+declare
+  start pg_snapshot := case when from_beginning then '3:3:'::pg_snapshot else pg_current_snapshot() end;
+  pattern text;
+begin
+  perform pgmq.create(lane);
+  foreach pattern in array patterns loop
+    perform pgmq.bind_topic(pattern, lane);
+  end loop;
+  execute format('grant insert, select (msg_id) on pgmq.%I to payments_relay', 'q_' || lane);
+  execute format('grant select on pgmq.%I to payments_readonly', 'q_' || lane);
+  insert into payments.lanes (queue_name, purpose) values (lane, why) on conflict do nothing;
+  insert into payments.relay_batches (
+    queue_name, after_snapshot, upto_snapshot, window_floor_id, last_outbox_id, row_count, window_done
+  ) values (lane, start, start, 0, 0, 0, true) on conflict do nothing;
+end $$;
+comment on function payments.create_lane is 'Creates a pgmq queue with its topic bindings, and the relay''s lane to it.';
+
+-- ------------------------------------------------------------------------------------------------------------------
+-- What is asked of Stripe
+-- ------------------------------------------------------------------------------------------------------------------
+
+-- One row a call we mean to make, committed before it is made: after a crash the same key and the same parameters go out again.
+create table payments.stripe_requests (
+  call_id bigint generated always as identity primary key,
+  payment_id uuid not null references payments.payments,
+  subject_id uuid not null,
+  operation text not null check (operation in (
+    'create_payment_intent', 'capture_payment_intent', 'cancel_payment_intent', 'create_refund'
+  )),
+  generation int not null default 1 check (generation >= 1),
+  idempotency_key text not null unique,
+  parameters json not null,
+  attempts int not null default 0,
+  state text not null default 'intended' check (state in ('intended', 'in_flight', 'in_doubt', 'answered', 'parked')),
+  outcome text,
+  http_status smallint,
+  stripe_request_id text,
+  last_error text,
+  created_at timestamptz not null default clock_timestamp(),
+  first_attempt_at timestamptz,
+  last_attempt_at timestamptz,
+  answered_at timestamptz,
+  unique (subject_id, operation, generation),
+  constraint stripe_requests_answered_has_outcome check ((state = 'answered') = (answered_at is not null))
+);
+create index stripe_requests_by_payment on payments.stripe_requests (payment_id, call_id);
+create index stripe_requests_unanswered on payments.stripe_requests (last_attempt_at) where state <> 'answered';
+comment on table payments.stripe_requests is
+  'Every call to Stripe that may move money: its idempotency key, its parameters word by word, and what became of it.';
+comment on column payments.stripe_requests.subject_id is 'The payment, or the refund, that the call is for.';
+comment on column payments.stripe_requests.generation is
+  'Grows only after proof that nothing exists at Stripe under the earlier key.';
+comment on column payments.stripe_requests.parameters is 'Sent as they stand here, also by a later version of the service.';
+comment on column payments.stripe_requests.state is
+  'intended: not sent yet. in_flight: sent, no answer yet. in_doubt: no clear answer (timeout, 5xx); the same key goes out again. '
+  'answered: Stripe has said yes or no. parked: needs an operator or the reconciler.';
+
+-- ------------------------------------------------------------------------------------------------------------------
+-- The inbox: what Stripe said
+-- ------------------------------------------------------------------------------------------------------------------
+
+create table payments.inbox (
+  inbox_id bigint generated always as identity primary key,
+  source text not null check (source in ('stripe-webhook', 'stripe-api', 'reconciler')),
+  message_id text not null,
+  message_type text not null,
+  payment_id uuid,
+  payload jsonb not null check (jsonb_typeof(payload) = 'object'),
+  received_at timestamptz not null default clock_timestamp(),
+  processed_at timestamptz,
+  outcome text,
+  attempts int not null default 0,
+  last_error text,
+  next_attempt_at timestamptz,
+  unique (source, message_id),
+  constraint inbox_processed_has_outcome check ((processed_at is null) = (outcome is null))
+);
+create index inbox_unprocessed on payments.inbox (inbox_id) where processed_at is null;
+create index inbox_by_payment on payments.inbox (payment_id, inbox_id) where payment_id is not null;
+comment on table payments.inbox is
+  'Everything Stripe told us, by webhook, in an answer, or when asked again. The recorder weighs each row once.';
+comment on column payments.inbox.message_id is
+  'stripe-webhook: the event''s id. stripe-api: <Stripe request id>/<attempt>. reconciler: <object id>/<Stripe request id>.';
+comment on column payments.inbox.outcome is
+  'applied, ignored, conflicted, compensated, foreign (not ours), superseded (the object was fetched), quarantined, dead.';
+
+-- What could not be worked on, with everything an operator needs to try it again.
+create table payments.dead_letters (
+  dead_letter_id bigint generated always as identity primary key,
+  origin text not null check (origin = 'inbox' or origin like 'queue:%'),
+  message_id text not null,
+  payment_id uuid,
+  payload jsonb not null,
+  headers jsonb,
+  attempts int not null,
+  error text not null,
+  died_at timestamptz not null default clock_timestamp(),
+  resolved_at timestamptz,
+  resolution text,
+  unique (origin, message_id)
+);
+create index dead_letters_by_payment on payments.dead_letters (payment_id) where payment_id is not null;
+comment on table payments.dead_letters is 'Commands and inbox rows that were given up, until an operator settles them.';
+comment on column payments.dead_letters.message_id is 'The queue message''s ce-id, or the inbox id.';
+
+-- ------------------------------------------------------------------------------------------------------------------
+-- The queues that are there from the start
+-- ------------------------------------------------------------------------------------------------------------------
+
+select payments.create_lane('payment_requested', 'The worker charges', '{payment.requested}', true);
+select payments.create_lane('refund_requested', 'The worker refunds', '{refund.requested}', true);
+select payments.create_lane('capture_requested', 'The worker captures', '{capture.requested}', true);
+select payments.create_lane('void_requested', 'The worker cancels', '{void.requested}', true);
+select payments.create_lane(
+  'ordering', 'The Ordering domain hears every outcome',
+  '{payment.authorized,payment.succeeded,payment.failed,payment.voided,payment.expired,payment.action-required,'
+  'refund.processed,refund.failed,dispute.opened,dispute.closed}',
+  true
+);
+
+-- ------------------------------------------------------------------------------------------------------------------
+-- Views that answer an operator's question at once. None asks for the current snapshot: they are true on a standby too.
+-- ------------------------------------------------------------------------------------------------------------------
+
+create function payments.is_dispatched(last payments.relay_batches, xid xid8, outbox_id bigint) returns boolean
+language sql immutable parallel safe
+return pg_visible_in_snapshot(xid, last.after_snapshot)
+  or (pg_visible_in_snapshot(xid, last.upto_snapshot) and (last.window_done or outbox_id <= last.last_outbox_id));
+comment on function payments.is_dispatched is 'Whether the batch, or one before it on its lane, went past this outbox row.';
+
+create function payments.last_batch(lane text) returns payments.relay_batches
+language sql stable parallel safe
+begin atomic
+  select b from payments.relay_batches b where b.queue_name = lane order by b.batch_id desc limit 1;
+end;
+comment on function payments.last_batch is 'How far a lane has come.';
+
+create view payments.outbox_status as
+select
+  o.outbox_id,
+  o.event_id,
+  o.event_type,
+  s.dispatched,
+  case when s.dispatched then s.dispatched_at end as dispatched_at
+from payments.outbox o
+cross join lateral (
+  select
+    coalesce(bool_and(payments.is_dispatched(payments.last_batch(l.queue_name), o.xid, o.outbox_id)), true) as dispatched,
+    max(passed.dispatched_at) as dispatched_at
+  from payments.lanes l
+  left join lateral (
+    select b.dispatched_at from payments.relay_batches b
+    where b.queue_name = l.queue_name and payments.is_dispatched(b, o.xid, o.outbox_id)
+    order by b.batch_id limit 1
+  ) passed on true
+  where exists (
+    select from pgmq.topic_bindings t
+    where t.queue_name = l.queue_name and payments.routing_key(o.event_type) ~ t.compiled_regex
+  )
+) s;
+comment on view payments.outbox_status is
+  'Each event: whether every queue bound to it has got it, and when the last of them did.';
+
+create view payments.outbox_lag as
+select
+  l.queue_name,
+  count(o.outbox_id) as waiting,
+  min(o.occurred_at) as oldest_at,
+  coalesce(now() - min(o.occurred_at), interval '0') as lag,
+  (b.last).dispatched_at as last_dispatched_at
+from payments.lanes l
+cross join lateral (select payments.last_batch(l.queue_name) as last) b
+left join payments.outbox o on
+  o.xid >= pg_snapshot_xmin((b.last).after_snapshot)
+  and not payments.is_dispatched(b.last, o.xid, o.outbox_id)
+  and exists (
+    select from pgmq.topic_bindings t
+    where t.queue_name = l.queue_name and payments.routing_key(o.event_type) ~ t.compiled_regex
+  )
+group by l.queue_name, (b.last).dispatched_at;
+comment on view payments.outbox_lag is 'Each queue: how many events it is owed, and since when.';
+
+create view payments.inbox_pending as
+select
+  inbox_id, source, message_id, message_type, payment_id, received_at, now() - received_at as age,
+  attempts, next_attempt_at, last_error
+from payments.inbox
+where processed_at is null;
+comment on view payments.inbox_pending is 'What Stripe told us and nobody has weighed yet.';
+
+create view payments.stuck_payments as
+select
+  p.payment_id, p.status, p.updated_at, now() - p.updated_at as age,
+  r.operation, r.state as call_state, r.attempts, r.last_attempt_at, r.last_error, r.stripe_request_id,
+  exists (select from payments.inbox i where i.payment_id = p.payment_id and i.processed_at is null) as inbox_waiting,
+  exists (
+    select from payments.dead_letters d where d.payment_id = p.payment_id and d.resolved_at is null
+  ) as dead_letter
+from payments.payments p
+left join lateral (
+  select * from payments.stripe_requests c where c.payment_id = p.payment_id order by c.call_id desc limit 1
+) r on true
+where p.status in ('REQUESTED', 'PROCESSING', 'CAPTURING', 'VOIDING', 'CONFLICTED')
+  and p.updated_at < now() - interval '5 minutes';
+comment on view payments.stuck_payments is
+  'Payments that have waited for five minutes or more in a state that should pass, and what they wait for.';
+
+create view payments.payment_timeline as
+select
+  payment_id, at, 'history' as what, signal as name,
+  concat_ws(' ', coalesce(from_status, '-'), '→', to_status, decision, '(' || why || ')') as detail
+from payments.payment_history
+union all
+select aggregate_id, occurred_at, 'outbox', event_type, 'sequence ' || sequence from payments.outbox
+union all
+select
+  payment_id, coalesce(first_attempt_at, created_at), 'stripe call', operation,
+  concat_ws(' ', state, outcome, 'attempts', attempts, stripe_request_id)
+from payments.stripe_requests
+union all
+select payment_id, received_at, 'inbox', message_type, concat_ws(' ', source, coalesce(outcome, 'pending')) from payments.inbox
+union all
+select payment_id, died_at, 'dead letter', origin, error from payments.dead_letters;
+comment on view payments.payment_timeline is 'Everything that happened to a payment, to read with WHERE payment_id = … ORDER BY at.';
+
+-- Every committed intent is exactly one of: pending in the outbox, waiting in its queue, in doubt at Stripe, recorded, dead.
+-- A row here means money that nobody is looking after, or news that nobody was told.
+create view payments.audit_imbalances as
+select p.payment_id, 'nobody is working on it' as imbalance
+from payments.payments p
+where p.status = 'REQUESTED'
+  and not exists (
+    select from payments.outbox o
+    where o.aggregate_id = p.payment_id and o.event_type = 'payment-requested'
+      and not payments.is_dispatched(payments.last_batch('payment_requested'), o.xid, o.outbox_id)
+  )
+  and not exists (select from pgmq.q_payment_requested q where q.message ->> 'paymentId' = p.payment_id::text)
+  and not exists (select from payments.inbox i where i.payment_id = p.payment_id and i.processed_at is null)
+  and not exists (select from payments.stripe_requests c where c.payment_id = p.payment_id and c.state = 'parked')
+  and not exists (select from payments.dead_letters d where d.payment_id = p.payment_id and d.resolved_at is null)
+union all
+select p.payment_id, 'events ' || count(o.outbox_id) || ', allotted ' || p.last_sequence
+from payments.payments p
+left join payments.outbox o on o.aggregate_id = p.payment_id
+group by p.payment_id
+having count(o.outbox_id) <> p.last_sequence or max(o.sequence) is distinct from p.last_sequence
+union all
+select p.payment_id, 'settled as ' || p.status || ', not published'
+from payments.payments p
+where p.status in ('SUCCEEDED', 'FAILED', 'VOIDED', 'EXPIRED')
+  and not exists (
+    select from payments.outbox o
+    where o.aggregate_id = p.payment_id and o.event_type = 'payment-' || lower(p.status)
+  )
+union all
+select o.aggregate_id, 'published ' || o.event_type || ', but is ' || p.status
+from payments.outbox o
+join payments.payments p on p.payment_id = o.aggregate_id
+where o.event_type in ('payment-succeeded', 'payment-failed', 'payment-voided', 'payment-expired')
+  and 'payment-' || lower(p.status) <> o.event_type and p.status <> 'CONFLICTED'
+union all
+select p.payment_id, 'refunded ' || p.amount_refunded || ', its refunds say ' || coalesce(sum(f.amount), 0)
+from payments.payments p
+left join payments.refunds f on f.payment_id = p.payment_id and f.status = 'PROCESSED'
+group by p.payment_id
+having p.amount_refunded <> coalesce(sum(f.amount), 0);
+comment on view payments.audit_imbalances is
+  'Empty when our own books agree with themselves: no intent that nobody works on, no outcome untold, no sum that is off.';
+
+-- ------------------------------------------------------------------------------------------------------------------
+-- Who may do what
+-- ------------------------------------------------------------------------------------------------------------------
+
+revoke all on all functions in schema payments from public;
+grant usage on schema payments, pgmq to payments_api, payments_relay, payments_worker, payments_readonly;
+grant execute on function
+  payments.rfc3339, payments.routing_key, payments.may_change, payments.is_dispatched, payments.last_batch,
+  payments.payment_answer, payments.event_headers
+to payments_api, payments_relay, payments_worker, payments_readonly;
+grant select on payments.schema_migrations, payments.cluster to payments_api, payments_relay, payments_worker;
+grant select on payments.outbox_lag, payments.inbox_pending, payments.stuck_payments, payments.audit_imbalances
+to payments_api, payments_relay, payments_worker;
+grant select on pgmq.topic_bindings, pgmq.meta to payments_api, payments_relay, payments_worker, payments_readonly;
+
+grant select on payments.payments, payments.payment_history, payments.refunds, payments.api_keys, payments.idempotency_keys,
+  payments.inbox
+to payments_api;
+grant insert (
+  payment_id, cart_id, order_id, customer_id, amount, currency, capture_method, payment_method, metadata,
+  client_id, idempotency_key, fingerprint
+) on payments.payments to payments_api;
+grant insert (payment_id, signal, source, from_status, to_status, decision, why) on payments.payment_history to payments_api;
+grant insert (event_id, event_type, aggregate_id, sequence, payload, headers) on payments.outbox to payments_api;
+grant insert on payments.idempotency_keys to payments_api;
+grant insert (source, message_id, message_type, payment_id, payload) on payments.inbox to payments_api;
+
+grant select on payments.outbox, payments.lanes, payments.relay_batches to payments_relay;
+grant insert (
+  queue_name, previous_batch_id, after_snapshot, upto_snapshot, window_floor_id, last_outbox_id, row_count, window_done
+) on payments.relay_batches to payments_relay;
+grant execute on function payments.dispatch to payments_relay;
+
+grant select on payments.payments, payments.payment_history, payments.refunds, payments.disputes, payments.outbox,
+  payments.stripe_requests, payments.inbox, payments.dead_letters, payments.lanes, payments.relay_batches
+to payments_worker;
+grant update (
+  status, order_id, amount_authorized, amount_captured, amount_refunded, processor_payment_intent, processor_reference,
+  failure_reason, failure_decline_code, failure_message, next_action, capture_before, disputed, last_sequence
+) on payments.payments to payments_worker;
+grant insert (payment_id, signal, source, from_status, to_status, decision, why, stripe_request_id)
+on payments.payment_history to payments_worker;
+grant insert (event_id, event_type, aggregate_id, sequence, payload, headers) on payments.outbox to payments_worker;
+grant insert, update on payments.stripe_requests to payments_worker;
+grant insert (source, message_id, message_type, payment_id, payload) on payments.inbox to payments_worker;
+grant update (payment_id, processed_at, outcome, attempts, last_error, next_attempt_at) on payments.inbox to payments_worker;
+grant insert (origin, message_id, payment_id, payload, headers, attempts, error) on payments.dead_letters to payments_worker;
+grant select, insert, update, delete
+on pgmq.q_payment_requested, pgmq.q_refund_requested, pgmq.q_capture_requested, pgmq.q_void_requested
+to payments_worker;
+
+grant select on all tables in schema payments to payments_readonly;
+revoke select on payments.api_keys from payments_readonly;
+grant select (key_id, client_id, scopes, created_at, expires_at, revoked_at) on payments.api_keys to payments_readonly;
