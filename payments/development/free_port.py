@@ -24,7 +24,7 @@ def is_free(host: str, port: int) -> bool:
 def pick_free_port(host: str) -> int:
     """Return a port on which nothing listens at this instant."""
     for _ in range(ATTEMPTS_MAX):
-        port = random.choice(PORTS)
+        port = random.choice(PORTS)  # noqa: S311 - no secret
         if is_free(host, port):
             return port
     raise OSError(f"no free port on {host} among {ATTEMPTS_MAX} tried")

@@ -26,7 +26,7 @@ class SystemUser(NamedTuple):
 
 
 def ordinary_user(data: Path) -> SystemUser | None:
-    """Return whom PostgreSQL shall run as: nobody else when we are an ordinary user, else the owner of `data` if it has one.
+    """Return whom PostgreSQL shall run as: None (ourselves) unless we are root, else the owner of `data` if it has one.
 
     Creates the user `embedded_postgres` where that is possible; elsewhere (no useradd, read-only /etc) takes `nobody`.
     """

@@ -8,8 +8,8 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
-# Prefix ranges and lengths of the networks whose cards Stripe takes, and their neighbours (ISO/IEC 7812 issuer ranges as
-# the networks publish them). The prefix is compared at the width in which it is written.
+# Prefix ranges and lengths of the networks whose cards Stripe takes, and of their neighbours, as the networks publish
+# them. A prefix is compared at the width in which it is written.
 NETWORKS: tuple[tuple[str, str, frozenset[int]], ...] = (
     ("4", "4", frozenset({13, 16, 19})),  # Visa
     ("51", "55", frozenset({16})),  # Mastercard
@@ -41,7 +41,7 @@ _UUID = re.compile(
     r"(?<![0-9A-Za-z])(?:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{32})(?![0-9A-Za-z])",
     re.IGNORECASE | re.ASCII,
 )
-_RUN = re.compile(r"\d+(?:[ \-‐‑‒–—−]\d+)*")  # groups of digits, one separator between; what follows NFKC
+_RUN = re.compile(r"\d+(?:[ \-\u2010-\u2015\u2212]\d+)*")  # groups of digits, one space or hyphen of any kind between
 _GROUP = re.compile(r"\d+")
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
 
