@@ -1,0 +1,1 @@
+"""The room of the outbox: what the world is told, and the rows that carry it."""

@@ -808,7 +808,7 @@ grant update (
 ) on payments.payments to payments_worker;
 grant insert (payment_id, signal, source, from_status, to_status, decision, why, stripe_request_id)
 on payments.payment_history to payments_worker;
-grant insert (event_id, event_type, aggregate_id, sequence, payload, headers) on payments.outbox to payments_worker;
+grant insert (event_id, event_type, aggregate_id, sequence, payload, headers, occurred_at) on payments.outbox to payments_worker;
 grant insert, update on payments.stripe_requests to payments_worker;
 grant insert (source, message_id, message_type, payment_id, payload) on payments.inbox to payments_worker;
 grant update (payment_id, processed_at, outcome, attempts, last_error, next_attempt_at) on payments.inbox to payments_worker;
