@@ -1,6 +1,7 @@
 """API keys: random secrets of which the database keeps only hashes."""
 
 import hashlib
+import re
 import secrets
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +15,7 @@ from payments.domain.identifiers import new_id
 SCOPES = ("payments:write", "payments:read", "refunds:write", "viewer", "operator")
 KEY_PREFIX = "pay_"  # lets secret scanners and our own log filter recognise a key
 DEVELOPMENT_CLIENT = "development"
+CLIENT_ID = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
 _QUERIES = load_queries("api_keys")
 

@@ -79,7 +79,9 @@ def test_refunds_never_pass_what_was_captured(database: Database) -> None:
         admin.execute(statement, (uuid4(), payment_id, 400))
 
 
-@pytest.mark.parametrize("column", ["amount = 1", "currency = 'USD'", f"cart_id = '{uuid4()}'", "created_at = now() + '1 s'"])
+@pytest.mark.parametrize(
+    "column", ["amount = 1", "currency = 'USD'", f"cart_id = '{uuid4()}'", "created_at = now() + '1 s'"]
+)
 def test_what_was_asked_for_never_changes_even_for_the_owner(database: Database, column: str) -> None:
     with database.connect() as admin:
         payment_id = insert_payment(admin)
@@ -132,7 +134,10 @@ def test_no_role_of_the_service_may_rewrite_the_books(module_database: Database,
         ("payments_worker", "insert into pgmq.q_ordering (vt, message) values (now(), '{}')"),
         ("payments_readonly", "select key_hash from payments.api_keys"),
         ("payments_readonly", "update payments.payments set status = 'FAILED'"),
-        ("payments_readonly", "insert into payments.dead_letters (origin, message_id, payload, attempts, error) values ('inbox', '1', '{}', 1, '')"),
+        (
+            "payments_readonly",
+            "insert into payments.dead_letters (origin, message_id, payload, attempts, error) values ('inbox', '1', '{}', 1, '')",
+        ),
     ],
 )
 def test_a_role_may_do_what_it_must_and_no_more(module_database: Database, role: str, statement: str) -> None:

@@ -21,7 +21,9 @@ def dump(database: Database) -> str:
     binary = Path(database.server.postgres.bin_dir) / "pg_dump"
     command = [str(binary), "--schema-only", "--schema=payments", database.admin_dsn()]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return "\n".join(line for line in text.splitlines() if line and not line.startswith(("--", "\\restrict", "\\unrestrict")))
+    return "\n".join(
+        line for line in text.splitlines() if line and not line.startswith(("--", "\\restrict", "\\unrestrict"))
+    )
 
 
 def test_schema_equals_all_migrations(database: Database, postgres_server: TestServer) -> None:
@@ -96,7 +98,9 @@ def test_sql_and_python_agree_on_the_state_machine(module_database: Database) ->
         ("outbox", "event_type", [event.value for event in EventType]),
     ],
 )
-def test_sql_and_python_know_the_same_words(module_database: Database, table: str, column: str, values: list[str]) -> None:
+def test_sql_and_python_know_the_same_words(
+    module_database: Database, table: str, column: str, values: list[str]
+) -> None:
     with module_database.connect() as conn:
         row = conn.execute(
             """
@@ -138,11 +142,15 @@ def test_every_table_and_view_is_commented(module_database: Database) -> None:
 
 def test_schema_sql_is_what_the_last_migration_left() -> None:
     if SCHEMA_VERSION == 1:
-        assert (SQL_DIRECTORY / "migrations" / "0001_initial.sql").read_bytes() == (SQL_DIRECTORY / "schema.sql").read_bytes()
+        assert (SQL_DIRECTORY / "migrations" / "0001_initial.sql").read_bytes() == (
+            SQL_DIRECTORY / "schema.sql"
+        ).read_bytes()
 
 
 def test_a_comment_stands_under_every_name() -> None:
     for room in rooms():
         text = (SQL_DIRECTORY / "queries" / f"{room}.sql").read_text()
         for block in text.split("-- name: ")[1:]:
-            assert block.splitlines()[1].startswith("-- "), f"sql/queries/{room}.sql: {block.splitlines()[0]} says not what for"
+            assert block.splitlines()[1].startswith("-- "), (
+                f"sql/queries/{room}.sql: {block.splitlines()[0]} says not what for"
+            )

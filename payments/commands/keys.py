@@ -1,0 +1,62 @@
+"""`payments keys`: make, list and revoke the API keys of clients."""
+
+import argparse
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import psycopg
+from rich.console import Console
+from rich.table import Table
+
+from payments.database.api_keys import CLIENT_ID, SCOPES, create_key, list_keys, revoke_key
+from payments.development.dev_env import admin_dsn
+from payments.settings import Settings
+
+HELP = "make, list and revoke API keys"
+
+
+def client_id(text: str) -> str:
+    """Parse a client's name as the database takes it."""
+    if not CLIENT_ID.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} must match {CLIENT_ID.pattern}")
+    return text
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Three actions; `create` prints the key, which cannot be shown again."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="create|list|revoke")
+    create = actions.add_parser("create", help="make a key and print it, once")
+    create.add_argument("client", type=client_id, help="who will hold it; idempotency keys belong to the client")
+    create.add_argument("--scope", action="append", choices=SCOPES, required=True, help="may be given several times")
+    create.add_argument("--days", type=int, help="let it end after so many days (default: never)")
+    actions.add_parser("list", help="all keys; the secrets themselves are kept nowhere")
+    revoke = actions.add_parser("revoke", help="end a key")
+    revoke.add_argument("key_id", type=UUID, help="its id, from `payments keys list`")
+
+
+def run(args: argparse.Namespace, settings: Settings) -> int:
+    """Do one of the actions on the database that DATABASE_URL, or a running `payments up`, names."""
+    with psycopg.connect(admin_dsn(settings)) as conn:
+        match args.action:
+            case "create":
+                expires_at = datetime.now(UTC) + timedelta(days=args.days) if args.days else None
+                print(create_key(conn, args.client, sorted(set(args.scope)), expires_at))
+            case "list":
+                _print_keys(conn)
+            case "revoke" if revoke_key(conn, args.key_id):
+                print(f"revoked {args.key_id}; a running API forgets it within seconds")
+            case "revoke":
+                print(f"no key {args.key_id} that was still good")
+                return 1
+    return 0
+
+
+def _print_keys(conn: psycopg.Connection) -> None:
+    table = Table("key id", "client", "scopes", "created", "ends", box=None)
+    for key in list_keys(conn):
+        if key.revoked_at:
+            ends = f"revoked {key.revoked_at:%Y-%m-%d %H:%M}"
+        else:
+            ends = f"{key.expires_at:%Y-%m-%d %H:%M}" if key.expires_at else "never"
+        table.add_row(str(key.key_id), key.client_id, " ".join(key.scopes), f"{key.created_at:%Y-%m-%d %H:%M}", ends)
+    Console().print(table)

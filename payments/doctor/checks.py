@@ -1,0 +1,77 @@
+"""Running the checks against the database, as an administrator or as payments_readonly."""
+
+from typing import Any
+
+import psycopg
+
+from payments.database.migrate import SCHEMA_VERSION
+from payments.database.queries import load_queries
+from payments.doctor.findings import (
+    Finding,
+    Level,
+    judge_inbox,
+    judge_lanes,
+    judge_oldest_transaction,
+    judge_payments,
+    judge_roles,
+    judge_server,
+)
+
+CONNECT_TIMEOUT_S = 5
+
+_QUERIES = load_queries("doctor")
+_MIGRATE = load_queries("migrate")
+_CONNECTIONS = load_queries("connections")
+
+
+def examine(dsn: str) -> list[Finding]:
+    """All findings, faults included; a database that cannot be reached is a finding too."""
+    try:
+        with psycopg.connect(dsn, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S) as conn:
+            return _examine(conn)
+    except psycopg.OperationalError as error:
+        advice = "Check DATABASE_URL, and that the server runs."
+        return [Finding(Level.FAULT, "database", f"cannot be reached: {str(error).strip()}", advice)]
+
+
+def _examine(conn: psycopg.Connection[Any]) -> list[Finding]:
+    findings = judge_server(*_one(conn, "server")) + judge_roles(_all(conn, "roles"))
+    found = _schema(conn)
+    findings.append(found)
+    if found.level is not Level.OK:
+        return findings
+    findings += judge_lanes(_all(conn, "behind")) + judge_inbox(*_one(conn, "inbox"))
+    findings += judge_payments(
+        _all(conn, "stuck"), _one(conn, "parked")[0], _one(conn, "dead_letters")[0], _all(conn, "imbalances")
+    )
+    return findings + judge_oldest_transaction(_one(conn, "oldest_transaction")[0])
+
+
+def _schema(conn: psycopg.Connection[Any]) -> Finding:
+    exists = conn.execute(_MIGRATE["look_for_schema"]).fetchone()
+    if exists is None or not exists[0]:
+        return Finding(Level.FAULT, "schema", "there is none", "Run `payments migrate`.")
+    row = conn.execute(_CONNECTIONS["whereabouts"]).fetchone()
+    assert row is not None
+    version, is_home = row
+    if version < SCHEMA_VERSION:
+        return Finding(
+            Level.FAULT, "schema", f"version {version}, this release needs {SCHEMA_VERSION}", "Run `payments migrate`."
+        )
+    if version > SCHEMA_VERSION:
+        return Finding(Level.FAULT, "schema", f"version {version}, later than this release's", "Use the later release.")
+    if not is_home:
+        return Finding(
+            Level.FAULT, "cluster", "the database was made in another cluster", "Point DATABASE_URL at that one."
+        )
+    return Finding(Level.OK, "schema", f"version {version}")
+
+
+def _one(conn: psycopg.Connection[Any], name: str) -> tuple[Any, ...]:
+    row = conn.execute(_QUERIES[name]).fetchone()
+    assert row is not None
+    return row
+
+
+def _all(conn: psycopg.Connection[Any], name: str) -> list[tuple[Any, ...]]:
+    return conn.execute(_QUERIES[name]).fetchall()

@@ -1,0 +1,136 @@
+"""What each check came to. Pure: rows in, findings out."""
+
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+OPEN_TRANSACTION_S_MAX = 1800  # half an hour: from here on dead rows pile up where rows are updated
+Row = tuple[Any, ...]
+
+
+class Level(StrEnum):
+    """How bad it is."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAULT = "fault"
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One check: how bad, what was found, and what to do about it."""
+
+    level: Level
+    check: str
+    found: str
+    advice: str = ""
+
+
+def judge_server(version: str, durable: bool, synchronous_commit: str, standby: bool) -> list[Finding]:
+    """A server that forgets commits, or takes none, is no place for money."""
+    findings = [Finding(Level.OK, "server", f"PostgreSQL {version}")]
+    if not durable:
+        findings.append(
+            Finding(
+                Level.FAULT, "durability", "fsync or full_page_writes is off", "Switch both on; a crash loses payments."
+            )
+        )
+    if synchronous_commit == "off":
+        findings.append(
+            Finding(
+                Level.FAULT, "durability", "synchronous_commit is off", "Set it to on; an answered 201 could be lost."
+            )
+        )
+    if standby:
+        findings.append(
+            Finding(
+                Level.FAULT,
+                "server",
+                "a standby: it takes no writes",
+                "Point DATABASE_URL at the primary, e.g. with several hosts and target_session_attrs=read-write.",
+            )
+        )
+    return findings
+
+
+def judge_roles(rows: list[Row]) -> list[Finding]:
+    """All five roles exist, and all but the owner can log in."""
+    missing = [name for name, can_login in rows if can_login is None]
+    shut_out = [name for name, can_login in rows if can_login is False and name != "payments_owner"]
+    if missing:
+        return [Finding(Level.FAULT, "roles", f"missing: {', '.join(missing)}", "Run `payments migrate`.")]
+    if shut_out:
+        return [
+            Finding(Level.WARNING, "roles", f"cannot log in: {', '.join(shut_out)}", "ALTER ROLE … LOGIN PASSWORD …")
+        ]
+    return [Finding(Level.OK, "roles", "all there")]
+
+
+def judge_lanes(behind: list[Row]) -> list[Finding]:
+    """Every queue gets its events within a minute."""
+    if not behind:
+        return [Finding(Level.OK, "outbox", "no lane is behind")]
+    return [
+        Finding(
+            Level.FAULT,
+            "outbox",
+            f"{queue} waits for {waiting} events, for {lag_s} s",
+            "Is a relay running? Its log names the lane and why it stopped (a lock, a missing grant, a dropped queue).",
+        )
+        for queue, waiting, lag_s in behind
+    ]
+
+
+def judge_inbox(old: int, failing: int) -> list[Finding]:
+    """Stripe's words are recorded within a minute."""
+    findings = []
+    if old:
+        findings.append(Finding(Level.FAULT, "inbox", f"{old} messages older than a minute", "Is a worker running?"))
+    if failing:
+        findings.append(
+            Finding(
+                Level.WARNING, "inbox", f"{failing} messages failed before", "payments.inbox_pending has last_error."
+            )
+        )
+    return findings or [Finding(Level.OK, "inbox", "nothing waits")]
+
+
+def judge_payments(stuck: list[Row], parked: int, dead: int, imbalances: list[Row]) -> list[Finding]:
+    """Nothing is stuck, parked, dead or out of balance."""
+    findings = [
+        Finding(
+            Level.WARNING, "payments", f"{count} in {status} for five minutes or more", "See payments.stuck_payments."
+        )
+        for status, count in stuck
+    ]
+    if parked:
+        findings.append(
+            Finding(
+                Level.FAULT,
+                "stripe",
+                f"{parked} calls are parked",
+                "See payments.stripe_requests where state = 'parked'.",
+            )
+        )
+    if dead:
+        findings.append(
+            Finding(
+                Level.FAULT, "dead letters", f"{dead} unsettled", "See payments.dead_letters where resolved_at is null."
+            )
+        )
+    findings += [
+        Finding(Level.FAULT, "balance", f"{payment_id}: {imbalance}", "See payments.payment_timeline for this payment.")
+        for payment_id, imbalance in imbalances
+    ]
+    return findings or [Finding(Level.OK, "payments", "none stuck, dead or out of balance")]
+
+
+def judge_oldest_transaction(open_s: int) -> list[Finding]:
+    """A transaction left open for long keeps dead rows from being cleared."""
+    if open_s <= OPEN_TRANSACTION_S_MAX:
+        return []
+    return [
+        Finding(
+            Level.WARNING, "server", f"a transaction has been open for {open_s} s", "See pg_stat_activity.xact_start."
+        )
+    ]
