@@ -1,0 +1,87 @@
+"""Disputes (https://docs.stripe.com/api/disputes, https://docs.stripe.com/disputes/how-disputes-work)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stripe_sandbox import ledger, objects
+from stripe_sandbox.errors import missing, refused
+from stripe_sandbox.events import emit
+from stripe_sandbox.methods import behaviour_of
+from stripe_sandbox.store import Record
+
+if TYPE_CHECKING:
+    from stripe_sandbox.call import Call
+    from stripe_sandbox.errors import Json
+
+# https://docs.stripe.com/disputes/how-disputes-work: a fee per chargeback; none for an inquiry.
+DISPUTE_FEE = 1500
+
+OPEN = ("needs_response", "under_review", "warning_needs_response", "warning_under_review")
+
+
+def open_dispute(call: Call, charge_id: str) -> None:
+    """The cardholder objects; a chargeback takes the money back at once, an inquiry doesn't."""
+    charge = call.store.must("charge", charge_id)
+    if charge.body["disputed"] or not charge.body["amount_captured"]:
+        return
+    method = call.store.must("payment_method", charge.body["payment_method"])
+    behaviour = behaviour_of(method)
+    status = "warning_needs_response" if behaviour.inquiry else "needs_response"
+    body = objects.dispute(charge.body, behaviour.dispute or "general", status, call.at)
+    charge.body["disputed"] = True
+    call.store.save(charge)
+    record = call.store.insert(Record("dispute", body, parent=charge.id))
+    if not behaviour.inquiry:
+        _withdraw_funds(call, record, charge)
+    emit(call, "charge.dispute.created", record)
+    if not behaviour.inquiry:
+        emit(call, "charge.dispute.funds_withdrawn", record)
+
+
+def _withdraw_funds(call: Call, dispute: Record, charge: Record) -> None:
+    amount = dispute.body["amount"]
+    line = objects.balance_transaction("adjustment", dispute.body, -amount, DISPUTE_FEE, call.at)
+    call.store.insert(Record("balance_transaction", line, parent=dispute.id, tag=line["type"]))
+    dispute.body["balance_transactions"].append(line)
+    ledger.enter(call, "dispute", charge.body, amount)
+    call.store.save(dispute)
+
+
+def close(call: Call, dispute: Record, outcome: str) -> None:
+    """Decide a dispute: ``won`` brings the money back, ``lost`` doesn't, ``warning_closed`` ends an inquiry."""
+    if dispute.body["status"] not in OPEN:
+        raise refused("This dispute is already closed.", param="dispute")
+    inquiry = dispute.body["status"].startswith("warning")
+    dispute.body["status"] = "warning_closed" if inquiry else outcome
+    dispute.body["is_charge_refundable"] = False
+    charge = call.store.must("charge", dispute.body["charge"])
+    if outcome == "won" and not inquiry:
+        line = objects.balance_transaction("adjustment", dispute.body, dispute.body["amount"], 0, call.at)
+        call.store.insert(Record("balance_transaction", line, parent=dispute.id, tag=line["type"]))
+        dispute.body["balance_transactions"].append(line)
+        ledger.enter(call, "dispute_won", charge.body, dispute.body["amount"])
+    call.store.save(dispute)
+    if outcome == "won" and not inquiry:
+        emit(call, "charge.dispute.funds_reinstated", dispute)
+    emit(call, "charge.dispute.closed", dispute)
+
+
+def retrieve(call: Call, ids: tuple[str, ...], _given: Json) -> Json:
+    """``GET /v1/disputes/{id}``."""
+    return load(call, ids[0]).body
+
+
+def close_by_api(call: Call, ids: tuple[str, ...], _given: Json) -> Json:
+    """``POST /v1/disputes/{id}/close``: accept it, that is, lose it (https://docs.stripe.com/api/disputes/close)."""
+    record = load(call, ids[0])
+    close(call, record, "lost")
+    return record.body
+
+
+def load(call: Call, identifier: str) -> Record:
+    """The dispute; raises StripeError (404)."""
+    record = call.store.find("dispute", identifier)
+    if record is None:
+        raise missing("dispute", identifier, "dispute", status=404)
+    return record
