@@ -57,7 +57,9 @@ def error_answer(error: StripeError, request_id: str) -> Answer:
     return Answer(error.status, encode(error.body(request_id)), should_retry=error.should_retry)
 
 
-def perform(sandbox: Sandbox, request: Request, *, fault: str | None = None, fails_with: StripeError | None = None) -> Answer:
+def perform(
+    sandbox: Sandbox, request: Request, *, fault: str | None = None, fails_with: StripeError | None = None
+) -> Answer:
     """Execute the call or replay its first answer; commits the effect, the idempotency record, events and log together.
 
     ``fails_with``: answer this instead of the result (an ordered 500), recorded under the key like any 500.
@@ -74,13 +76,12 @@ def _replayed(sandbox: Sandbox, request: Request) -> Answer | None:
         return None
     try:
         idempotency.check_key(request.key)
-        print_ = idempotency.fingerprint(request.given)
-        saved = idempotency.find(sandbox.store, request.key, request.endpoint, print_, sandbox.clock.now())
+        saved = idempotency.find(sandbox.store, _use(request, request.key), sandbox.clock.now())
     except StripeError as error:
         return error_answer(error, request.request_id)
     if saved is None:
         return None
-    retry = None if saved.status < 400 else False  # noqa: PLR2004
+    retry = None if saved.status < 400 else False
     return Answer(saved.status, saved.body, original_request=saved.request_id, replayed=True, should_retry=retry)
 
 
@@ -107,13 +108,18 @@ def _executed(sandbox: Sandbox, request: Request, fails_with: StripeError | None
         saved, answer = True, Answer(200, encode(body), executed=True)
     except StripeError as error:
         saved = error.saved
-        answer = Answer(error.status, encode(error.body(request.request_id)), executed=saved, should_retry=error.should_retry)
+        answer = Answer(
+            error.status, encode(error.body(request.request_id)), executed=saved, should_retry=error.should_retry
+        )
     if fails_with is not None:
-        saved, answer = fails_with.saved, Answer(
-            fails_with.status,
-            encode(fails_with.body(request.request_id)),
-            executed=True,
-            should_retry=fails_with.should_retry,
+        saved, answer = (
+            fails_with.saved,
+            Answer(
+                fails_with.status,
+                encode(fails_with.body(request.request_id)),
+                executed=True,
+                should_retry=fails_with.should_retry,
+            ),
         )
     if saved:
         _save(sandbox, request, answer)
@@ -136,5 +142,8 @@ def _save(sandbox: Sandbox, request: Request, answer: Answer) -> None:
     if request.key is None or request.method != "POST":
         return
     kept = idempotency.Saved(answer.status, answer.body, request.request_id)
-    print_ = idempotency.fingerprint(request.given)
-    idempotency.save(sandbox.store, request.key, request.endpoint, print_, kept, sandbox.clock.now())
+    idempotency.save(sandbox.store, _use(request, request.key), kept, sandbox.clock.now())
+
+
+def _use(request: Request, key: str) -> idempotency.Use:
+    return idempotency.Use(key, request.endpoint, idempotency.fingerprint(request.given))

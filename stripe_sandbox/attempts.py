@@ -81,7 +81,10 @@ def _ask(call: Call, intent: Record, return_url: str | None) -> None:
     if return_url:
         action = {"redirect_to_url": {"return_url": return_url, "url": url}, "type": "redirect_to_url"}
     else:
-        action = {"type": "use_stripe_sdk", "use_stripe_sdk": {"source": f"src_{intent.id[3:]}", "stripe_js": url, "type": "three_d_secure_redirect"}}
+        action = {
+            "type": "use_stripe_sdk",
+            "use_stripe_sdk": {"source": f"src_{intent.id[3:]}", "stripe_js": url, "type": "three_d_secure_redirect"},
+        }
     intent.body["next_action"] = action
     move(intent, "requires_action")
     call.store.save(intent)
@@ -95,7 +98,13 @@ def authenticated(call: Call, intent: Record, *, succeeds: bool) -> None:
         pay(call, intent, method)
         return
     code = "payment_intent_authentication_failure"
-    error = {"code": code, "doc_url": doc_url(code), "message": _NOT_AUTHENTICATED, "payment_method": method.body, "type": "invalid_request_error"}
+    error = {
+        "code": code,
+        "doc_url": doc_url(code),
+        "message": _NOT_AUTHENTICATED,
+        "payment_method": method.body,
+        "type": "invalid_request_error",
+    }
     charges.refuse(intent, error)
     call.store.save(intent)
     emit(call, "payment_intent.payment_failed", intent)
@@ -103,7 +112,11 @@ def authenticated(call: Call, intent: Record, *, succeeds: bool) -> None:
 
 def _process(call: Call, intent: Record, charge: Record, how: str) -> None:
     """A delayed-notification method (https://docs.stripe.com/payments/payment-methods#payment-notification)."""
-    intent.body.update(last_payment_error=None, next_action=None, processing={"type": "card"} if "card" in charge.body["payment_method_details"] else None)
+    intent.body.update(
+        last_payment_error=None,
+        next_action=None,
+        processing={"type": "card"} if "card" in charge.body["payment_method_details"] else None,
+    )
     move(intent, "processing")
     call.store.save(intent)
     call.store.save(charge)
@@ -125,6 +138,3 @@ def finish_processing(call: Call, intent_id: str) -> None:
         _succeed(call, intent, charge, method)
     else:
         charges.fail(call, intent, charge, method, decline)
-
-
-

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stripe_sandbox import jobs, ledger, objects
+from stripe_sandbox import charge_objects, jobs, ledger
 from stripe_sandbox.errors import StripeError, declined, doc_url, missing
 from stripe_sandbox.events import emit
 from stripe_sandbox.states import move
@@ -30,7 +30,7 @@ FEE_FIXED = 30
 
 def open_charge(call: Call, intent: Record, method: Record) -> Record:
     """A charge in status ``pending``, named as the intent's latest."""
-    body = objects.charge(intent.body, method.body, call.at)
+    body = charge_objects.charge(intent.body, method.body, call.at)
     intent.body["latest_charge"] = body["id"]
     record = Record("charge", body, parent=intent.id, tag=intent.tag)
     return call.store.insert(record)
@@ -39,7 +39,9 @@ def open_charge(call: Call, intent: Record, method: Record) -> Record:
 def authorize(call: Call, intent: Record, charge: Record, *, off_session: bool) -> None:
     """The issuer says yes: a hold with manual capture, else the money."""
     body = charge.body
-    body.update(paid=True, status="succeeded", outcome=_outcome("authorized", "Payment complete.", None, "approved_by_network"))
+    body.update(
+        paid=True, status="succeeded", outcome=_outcome("authorized", "Payment complete.", None, "approved_by_network")
+    )
     body["receipt_url"] = f"https://pay.stripe.com/receipts/sandbox/{charge.id}"
     intent.body.update(last_payment_error=None, next_action=None, processing=None)
     ledger.enter(call, "authorize", body, body["amount"])
@@ -86,7 +88,7 @@ def book(call: Call, charge: Record) -> None:
     """Give a captured charge its balance transaction."""
     amount = charge.body["amount_captured"]
     fee = min(amount, amount * FEE_PER_MILLE // 1000 + FEE_FIXED)
-    line = objects.balance_transaction("charge", charge.body, amount, fee, call.at)
+    line = charge_objects.balance_transaction("charge", charge.body, amount, fee, call.at)
     call.store.insert(Record("balance_transaction", line, parent=charge.id, tag=line["type"]))
     charge.body["balance_transaction"] = line["id"]
     call.store.save(charge)
@@ -127,7 +129,7 @@ def release(call: Call, charge: Record, amount: int) -> None:
     ledger.enter(call, "release", charge.body, amount)
     call.store.save(charge)
     if call.behaviours.release_makes_refund:
-        body = objects.refund(charge.body, amount, call.at)
+        body = charge_objects.refund(charge.body, amount, call.at)
         made = call.store.insert(Record("refund", body, parent=charge.id, inner={"release": True}))
         emit(call, "refund.created", made)
     emit(call, "charge.refunded", charge)
@@ -140,8 +142,14 @@ def fail(call: Call, intent: Record, charge: Record, method: Record, decline: De
     """
     body = charge.body
     reason = decline.decline_code or decline.code
-    kind, network = ("blocked", "not_sent_to_network") if decline.blocked else ("issuer_declined", "declined_by_network")
-    seller = "Stripe blocked this payment as too risky." if decline.blocked else "The bank did not return any further details with this decline."
+    kind, network = (
+        ("blocked", "not_sent_to_network") if decline.blocked else ("issuer_declined", "declined_by_network")
+    )
+    seller = (
+        "Stripe blocked this payment as too risky."
+        if decline.blocked
+        else "The bank did not return any further details with this decline."
+    )
     body.update(status="failed", paid=False, outcome=_outcome(kind, seller, reason, network))
     body.update(failure_code=decline.code, failure_message=decline.message)
     charge.inner["decline_code"] = decline.decline_code

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -77,9 +78,9 @@ class Courier:
             if delivery.id not in self._under_way and len(self._under_way) < CONCURRENCY_MAX:
                 task = asyncio.create_task(self.attempt(delivery))
                 self._under_way[delivery.id] = task
-                task.add_done_callback(lambda _task, one=delivery.id: self._landed(one))
+                task.add_done_callback(partial(self._landed, delivery.id))
 
-    def _landed(self, identifier: int) -> None:
+    def _landed(self, identifier: int, _task: asyncio.Task[Json]) -> None:
         self._under_way.pop(identifier, None)
         self._sandbox.wake()
 
@@ -138,16 +139,23 @@ class Courier:
     def _record(self, delivery: Delivery, http_status: int | None, error: str | None) -> Json:
         sandbox, now = self._sandbox, self._sandbox.clock.now()
         attempts = delivery.attempts + 1
-        delivered = http_status is not None and 200 <= http_status < 300  # noqa: PLR2004 - the 2xx
+        delivered = http_status is not None and 200 <= http_status < 300
         given_up = now - delivery.created > sandbox.webhooks.steering.give_up_s
         status = "delivered" if delivered else "exhausted" if given_up else "pending"
         next_at = sandbox.webhooks.retry_at(attempts, now)
         with sandbox.store.transaction():
             sandbox.store.db.execute(
-                "UPDATE deliveries SET status = ?, attempts = ?, next_at = ?, last_status = ?, last_error = ?, delivered = ? WHERE id = ?",
+                "UPDATE deliveries SET status = ?, attempts = ?, next_at = ?, last_status = ?, last_error = ?, "
+                "delivered = ? WHERE id = ?",
                 (status, attempts, next_at, http_status, error, now if delivered else None, delivery.id),
             )
-        return {"id": delivery.id, "event": delivery.event, "status": status, "http_status": http_status, "error": error}
+        return {
+            "id": delivery.id,
+            "event": delivery.event,
+            "status": status,
+            "http_status": http_status,
+            "error": error,
+        }
 
     async def close(self) -> None:
         """Stop sending; what was not delivered stays pending."""

@@ -5,22 +5,24 @@ from __future__ import annotations
 from stripe_sandbox.errors import StripeError, invalid
 
 # https://docs.stripe.com/currencies#presentment-currencies
-SUPPORTED = frozenset(
+_SUPPORTED = (
     "usd aed afn all amd ang aoa ars aud awg azn bam bbd bdt bgn bhd bif bmd bnd bob brl bsd bwp byn bzd cad cdf chf "
     "clp cny cop crc cve czk djf dkk dop dzd egp etb eur fjd fkp gbp gel gip gmd gnf gtq gyd hkd hnl htg huf idr ils "
     "inr isk jmd jod jpy kes kgs khr kmf krw kwd kyd kzt lak lbp lkr lrd lsl mad mdl mga mkd mmk mnt mop mur mvr mwk "
     "mxn myr mzn nad ngn nio nok npr nzd omr pab pen pgk php pkr pln pyg qar ron rsd rub rwf sar sbd scr sek sgd shp "
-    "sle sos srd std szl thb tjs tnd top try ttd twd tzs uah ugx uyu uzs vnd vuv wst xaf xcd xof xpf yer zar zmw".split()
+    "sle sos srd std szl thb tjs tnd top try ttd twd tzs uah ugx uyu uzs vnd vuv wst xaf xcd xof xpf yer zar zmw"
 )
+SUPPORTED = frozenset(_SUPPORTED.split())
 
 # https://docs.stripe.com/currencies#zero-decimal
-ZERO_DECIMAL = frozenset("bif clp djf gnf jpy kmf krw mga pyg rwf vnd vuv xaf xof xpf".split())
+_ZERO_DECIMAL = "bif clp djf gnf jpy kmf krw mga pyg rwf vnd vuv xaf xof xpf"
+ZERO_DECIMAL = frozenset(_ZERO_DECIMAL.split())
 
 # https://docs.stripe.com/currencies#three-decimal: the last digit must be 0.
-THREE_DECIMAL = frozenset("bhd jod kwd omr tnd".split())
+THREE_DECIMAL = frozenset(("bhd", "jod", "kwd", "omr", "tnd"))
 
 # https://docs.stripe.com/currencies#special-cases: two decimals that must be 00.
-WHOLE_UNITS = frozenset("isk ugx".split())
+WHOLE_UNITS = frozenset(("isk", "ugx"))
 
 # https://docs.stripe.com/currencies#minimum-and-maximum-charge-amounts. For the others Stripe converts to the
 # settlement currency's minimum; the sandbox has no exchange rates and asks for 1.
@@ -40,7 +42,9 @@ def check_currency(value: str) -> str:
     code = value.lower()
     if code not in SUPPORTED:
         listed = ", ".join(sorted(SUPPORTED))
-        raise invalid(f"Invalid currency: {value}. Stripe currently supports these currencies: {listed}", param="currency")
+        raise invalid(
+            f"Invalid currency: {value}. Stripe currently supports these currencies: {listed}", param="currency"
+        )
     return code
 
 

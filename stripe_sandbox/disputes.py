@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stripe_sandbox import ledger, objects
+from stripe_sandbox import charge_objects, ledger
 from stripe_sandbox.errors import missing, refused
 from stripe_sandbox.events import emit
 from stripe_sandbox.methods import behaviour_of
@@ -28,7 +28,7 @@ def open_dispute(call: Call, charge_id: str) -> None:
     method = call.store.must("payment_method", charge.body["payment_method"])
     behaviour = behaviour_of(method)
     status = "warning_needs_response" if behaviour.inquiry else "needs_response"
-    body = objects.dispute(charge.body, behaviour.dispute or "general", status, call.at)
+    body = charge_objects.dispute(charge.body, behaviour.dispute or "general", status, call.at)
     charge.body["disputed"] = True
     call.store.save(charge)
     record = call.store.insert(Record("dispute", body, parent=charge.id))
@@ -41,7 +41,7 @@ def open_dispute(call: Call, charge_id: str) -> None:
 
 def _withdraw_funds(call: Call, dispute: Record, charge: Record) -> None:
     amount = dispute.body["amount"]
-    line = objects.balance_transaction("adjustment", dispute.body, -amount, DISPUTE_FEE, call.at)
+    line = charge_objects.balance_transaction("adjustment", dispute.body, -amount, DISPUTE_FEE, call.at)
     call.store.insert(Record("balance_transaction", line, parent=dispute.id, tag=line["type"]))
     dispute.body["balance_transactions"].append(line)
     ledger.enter(call, "dispute", charge.body, amount)
@@ -57,7 +57,7 @@ def close(call: Call, dispute: Record, outcome: str) -> None:
     dispute.body["is_charge_refundable"] = False
     charge = call.store.must("charge", dispute.body["charge"])
     if outcome == "won" and not inquiry:
-        line = objects.balance_transaction("adjustment", dispute.body, dispute.body["amount"], 0, call.at)
+        line = charge_objects.balance_transaction("adjustment", dispute.body, dispute.body["amount"], 0, call.at)
         call.store.insert(Record("balance_transaction", line, parent=dispute.id, tag=line["type"]))
         dispute.body["balance_transactions"].append(line)
         ledger.enter(call, "dispute_won", charge.body, dispute.body["amount"])

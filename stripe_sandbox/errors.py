@@ -20,7 +20,7 @@ class StripeError(Exception):
     (https://docs.stripe.com/api/idempotent_requests).
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the attributes of https://docs.stripe.com/api/errors
         self,
         status: int,
         message: str,
@@ -129,4 +129,4 @@ def rate_limited() -> StripeError:
 def server_error(status: int = 500) -> StripeError:
     """5xx (https://docs.stripe.com/error-low-level#server-errors): the outcome is indeterminate."""
     text = "An unknown error occurred. Please contact support@stripe.com if the problem persists."
-    return StripeError(status, text, kind="api_error", saved=status == 500, should_retry=status != 500)  # noqa: PLR2004
+    return StripeError(status, text, kind="api_error", saved=status == 500, should_retry=status != 500)

@@ -68,7 +68,12 @@ def _expand(store: Store, body: Json, parts: list[str], path: str) -> Json:
 def _refunds(store: Store, charge: Json) -> Json:
     """https://docs.stripe.com/api/charges/object#charge_object-refunds, newest first."""
     data = [record.body for record in reversed(store.children("refund", charge["id"]))]
-    return {"object": "list", "data": data[:10], "has_more": len(data) > 10, "url": f"/v1/charges/{charge['id']}/refunds"}  # noqa: PLR2004
+    return {
+        "object": "list",
+        "data": data[:10],
+        "has_more": len(data) > 10,
+        "url": f"/v1/charges/{charge['id']}/refunds",
+    }
 
 
 def _refused(path: str) -> Exception:

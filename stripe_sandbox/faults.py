@@ -97,7 +97,7 @@ class Faults:
                 continue
             counts[0] += 1
             # S311: chance in a test double.
-            fires = counts[0] > fault.skip and random.random() < fault.probability  # noqa: S311
+            fires = counts[0] > fault.skip and random.random() < fault.probability
             counts[1] += fires
             self._store.db.execute("UPDATE faults SET seen = ?, fired = ? WHERE id = ?", (*counts, identifier))
             if fires:
@@ -136,7 +136,7 @@ def error_of(fault: Fault, key: str | None) -> StripeError:
             error = key_in_use(key or "")
         case 429:
             error = lock_timeout() if code == "lock_timeout" else rate_limited()
-        case status if status >= 500:  # noqa: PLR2004
+        case status if status >= 500:
             error = server_error(status)
         case status:
             error = StripeError(status, "The sandbox was told to refuse this request.", saved=True)

@@ -32,6 +32,15 @@ class Saved:
     request_id: str
 
 
+@dataclass(frozen=True)
+class Use:
+    """A key with the request it came with."""
+
+    key: str
+    endpoint: str
+    fingerprint: bytes
+
+
 def fingerprint(given: Json) -> bytes:
     """The parameters, whatever order they came in."""
     return hashlib.sha256(msgspec.json.encode(given, order="deterministic")).digest()
@@ -43,20 +52,20 @@ def check_key(key: str) -> None:
         raise invalid(f"Idempotency keys can be up to {KEY_LENGTH_MAX} characters long.")
 
 
-def find(store: Store, key: str, endpoint: str, print_: bytes, now: float) -> Saved | None:
+def find(store: Store, use: Use, now: float) -> Saved | None:
     """The answer saved under the key; raises StripeError (400 ``idempotency_error``) for another request's key."""
     row = store.db.execute(
         "SELECT endpoint, fingerprint, status, body, request_id FROM idempotency WHERE key = ? AND created > ?",
-        (key, now - KEPT_S),
+        (use.key, now - KEPT_S),
     ).fetchone()
     if row is None:
         return None
     first_endpoint, first_print, status, body, request_id = row
-    if first_endpoint != endpoint:
-        first, second = (name.split(" ", 1)[1] for name in (first_endpoint, endpoint))
-        raise _misused(f"for the same endpoint they were first used for ('{second}' vs '{first}')", key)
-    if first_print != print_:
-        raise _misused("with the same parameters they were first used with", key)
+    if first_endpoint != use.endpoint:
+        first, second = (name.split(" ", 1)[1] for name in (first_endpoint, use.endpoint))
+        raise _misused(f"for the same endpoint they were first used for ('{second}' vs '{first}')", use.key)
+    if first_print != use.fingerprint:
+        raise _misused("with the same parameters they were first used with", use.key)
     return Saved(status, body, request_id)
 
 
@@ -68,12 +77,12 @@ def _misused(what: str, key: str) -> StripeError:
     return StripeError(400, text, kind="idempotency_error")
 
 
-def save(store: Store, key: str, endpoint: str, print_: bytes, saved: Saved, now: float) -> None:
+def save(store: Store, use: Use, saved: Saved, now: float) -> None:
     """Keep the answer, in the transaction of its effects."""
     store.db.execute(
         "INSERT OR REPLACE INTO idempotency (key, endpoint, fingerprint, status, body, request_id, created) "
         "VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (key, endpoint, print_, saved.status, saved.body, saved.request_id, now),
+        (use.key, use.endpoint, use.fingerprint, saved.status, saved.body, saved.request_id, now),
     )
 
 

@@ -11,7 +11,7 @@ def new_id(prefix: str) -> str:
 
 
 def new_secret(owner: str) -> str:
-    """The client secret of an intent (https://docs.stripe.com/api/payment_intents/object#payment_intent_object-client_secret)."""
+    """The client secret of an intent (https://docs.stripe.com/api/payment_intents/object, client_secret)."""
     return f"{owner}_secret_{secrets.token_hex(12)}"
 
 

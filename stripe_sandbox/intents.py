@@ -22,23 +22,36 @@ if TYPE_CHECKING:
     from stripe_sandbox.call import Call
     from stripe_sandbox.errors import Json
 
-_COPIED = ("description", "receipt_email", "setup_future_usage", "shipping", "statement_descriptor", "statement_descriptor_suffix", "transfer_group", "on_behalf_of", "confirmation_method")
+_COPIED = (
+    "description",
+    "receipt_email",
+    "setup_future_usage",
+    "shipping",
+    "statement_descriptor",
+    "statement_descriptor_suffix",
+    "transfer_group",
+    "on_behalf_of",
+    "confirmation_method",
+)
 
 _NEEDS_RETURN_URL = (
-    "This PaymentIntent is configured to accept payment methods enabled in your Dashboard. Because some of these payment "
-    "methods might redirect your customer off of your page, you must provide a `return_url`. If you don't want to accept "
+    "This PaymentIntent is configured to accept payment methods enabled in your Dashboard. Because some "
+    "of these payment "
+    "methods might redirect your customer off of your page, you must provide a `return_url`. If you don't "
+    "want to accept "
     "redirect-based payment methods, set `automatic_payment_methods[enabled]` to `true` and "
     "`automatic_payment_methods[allow_redirects]` to `never` when creating Setup Intents and Payment Intents."
 )
 _NO_METHOD = (
-    "You cannot confirm this PaymentIntent because it's missing a payment method. You can either update the PaymentIntent "
+    "You cannot confirm this PaymentIntent because it's missing a payment method. You can either update "
+    "the PaymentIntent "
     "with a payment method and then confirm it again, or confirm it again directly with a payment method or "
     "ConfirmationToken."
 )
 
 
 def create(call: Call, _ids: tuple[str, ...], given: Json) -> Json:
-    """``POST /v1/payment_intents``, with or without ``confirm`` (https://docs.stripe.com/api/payment_intents/create)."""
+    """``POST /v1/payment_intents`` (https://docs.stripe.com/api/payment_intents/create), also with ``confirm``."""
     currency = check_currency(given["currency"])
     check_amount(given["amount"], currency)
     _check_confirmation_only(given)
@@ -70,7 +83,9 @@ def _check_confirmation_only(given: Json) -> None:
         return
     for name in ("off_session", "error_on_requires_action", "return_url", "mandate_data", "mandate"):
         if name in given:
-            raise invalid(f"You can only pass {name} if you pass confirm=true when creating a PaymentIntent.", param=name)
+            raise invalid(
+                f"You can only pass {name} if you pass confirm=true when creating a PaymentIntent.", param=name
+            )
 
 
 def _choose_types(body: Json, given: Json) -> None:
@@ -109,7 +124,8 @@ def _set_method(call: Call, intent: Record, identifier: str) -> None:
     if kind not in intent.body["payment_method_types"]:
         listed = ", ".join(intent.body["payment_method_types"])
         text = (
-            f"The PaymentMethod provided ({kind}) is not allowed for this PaymentIntent. Please attach a PaymentMethod of "
+            f"The PaymentMethod provided ({kind}) is not allowed for this PaymentIntent. Please attach a "
+            "PaymentMethod of "
             f"one of the following types: {listed}."
         )
         raise refused(text, code="payment_intent_incompatible_payment_method", param="payment_method")
@@ -147,15 +163,13 @@ def capture(call: Call, ids: tuple[str, ...], given: Json) -> Json:
     """``POST /v1/payment_intents/{id}/capture`` (https://docs.stripe.com/api/payment_intents/capture)."""
     intent = load(call, ids[0])
     require_capturable(intent)
-    capturable = intent.body["amount_capturable"]
-    amount = given.get("amount_to_capture", capturable)
+    capturable: int = intent.body["amount_capturable"]
+    amount: int = given.get("amount_to_capture", capturable)
     if amount < 1:
         text = "This value must be greater than or equal to 1."
         raise invalid(text, code="parameter_invalid_integer", param="amount_to_capture")
     if amount > capturable:
-        text = (
-            f"The amount you are trying to capture ({amount}) is more than the amount that can be captured ({capturable})."
-        )
+        text = f"The amount to capture ({amount}) is more than the amount that can be captured ({capturable})."
         raise refused(text, code="amount_too_large", param="amount_to_capture", payment_intent=intent.body)
     if given.get("metadata"):
         intent.body["metadata"].update(given["metadata"])
@@ -177,7 +191,9 @@ def cancel(call: Call, ids: tuple[str, ...], given: Json) -> Json:
 def withdraw(call: Call, intent: Record, reason: str | None) -> None:
     """Cancel, giving back what is held."""
     status = intent.body["status"]
-    intent.body.update(canceled_at=call.at, cancellation_reason=reason, amount_capturable=0, next_action=None, processing=None)
+    intent.body.update(
+        canceled_at=call.at, cancellation_reason=reason, amount_capturable=0, next_action=None, processing=None
+    )
     move(intent, "canceled")
     call.store.save(intent)
     if status == "requires_capture":

@@ -8,8 +8,10 @@ import binascii
 from stripe_sandbox.errors import StripeError
 
 _NONE = (
-    "You did not provide an API key. You need to provide your API key in the Authorization header, using Bearer auth (e.g. "
-    "'Authorization: Bearer YOUR_SECRET_KEY'). See https://stripe.com/docs/api#authentication for details, or we can help "
+    "You did not provide an API key. You need to provide your API key in the Authorization header, using "
+    "Bearer auth (e.g. "
+    "'Authorization: Bearer YOUR_SECRET_KEY'). See https://stripe.com/docs/api#authentication for "
+    "details, or we can help "
     "at https://support.stripe.com/."
 )
 _PUBLISHABLE = "This API call cannot be made with a publishable API key. Please use a secret API key."
@@ -43,5 +45,5 @@ def masked(key: str) -> str:
     """As Stripe shows it: the kind and the last four."""
     prefix = next((one for one in ("sk_test_", "sk_live_", "rk_test_", "rk_live_") if key.startswith(one)), "")
     hidden = key[len(prefix) :]
-    tail = hidden[-4:] if len(hidden) > 12 else ""  # noqa: PLR2004 - a short key would be given away by its tail
+    tail = hidden[-4:] if len(hidden) > 12 else ""
     return f"{prefix}{'*' * 8}{tail}"

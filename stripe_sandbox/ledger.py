@@ -21,7 +21,8 @@ _ENTRY = ("at", "act", "intent", "charge", "refund", "amount", "currency", "requ
 def enter(call: Call, act: str, charge: Json, amount: int, refund: str | None = None) -> None:
     """Append an entry in the caller's transaction; raises AssertionError when money would come from nowhere."""
     call.store.db.execute(
-        "INSERT INTO ledger (at, intent, charge, refund, act, amount, currency, request_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO ledger (at, intent, charge, refund, act, amount, currency, request_id) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (call.now, charge["payment_intent"], charge["id"], refund, act, amount, charge["currency"], call.request_id),
     )
     faults = imbalances(entries(call.store, charge["payment_intent"]))
@@ -33,7 +34,8 @@ def enter(call: Call, act: str, charge: Json, amount: int, refund: str | None = 
 def entries(store: Store, intent: str) -> list[Json]:
     """The entries of one PaymentIntent, oldest first."""
     rows = store.db.execute(
-        "SELECT at, act, intent, charge, refund, amount, currency, request_id FROM ledger WHERE intent = ? ORDER BY seq",
+        "SELECT at, act, intent, charge, refund, amount, currency, request_id FROM ledger "
+        "WHERE intent = ? ORDER BY seq",
         (intent,),
     )
     return [dict(zip(_ENTRY, row, strict=True)) for row in rows.fetchall()]
@@ -70,7 +72,17 @@ def imbalances(items: Iterable[Json]) -> list[str]:
 
 def _charge_line(record: Record, own: list[Json]) -> Json:
     body = record.body
-    shown = ("id", "amount", "currency", "captured", "status", "disputed", "failure_code", "balance_transaction", "created")
+    shown = (
+        "id",
+        "amount",
+        "currency",
+        "captured",
+        "status",
+        "disputed",
+        "failure_code",
+        "balance_transaction",
+        "created",
+    )
     line: Json = {name: body[name] for name in shown}
     line["decline_code"] = record.inner.get("decline_code")
     return {**line, **sums(own)}
@@ -83,7 +95,17 @@ def _refund_line(record: Record) -> Json:
 
 def intent_line(store: Store, record: Record) -> Json:
     """One PaymentIntent in the ledger's answer."""
-    shown = ("id", "amount", "currency", "status", "capture_method", "metadata", "customer", "created", "cancellation_reason")
+    shown = (
+        "id",
+        "amount",
+        "currency",
+        "status",
+        "capture_method",
+        "metadata",
+        "customer",
+        "created",
+        "cancellation_reason",
+    )
     own = entries(store, record.id)
     charges = store.children("charge", record.id)
     refunds = [refund for charge in charges for refund in store.children("refund", charge.id)]

@@ -48,7 +48,9 @@ def disputes(call: Call, _ids: tuple[str, ...], given: Json) -> Json:
 def balance_transactions(call: Call, _ids: tuple[str, ...], given: Json) -> Json:
     """``GET /v1/balance_transactions`` (https://docs.stripe.com/api/balance_transactions/list)."""
     url = "/v1/balance_transactions"
-    return _page(call, given, "balance_transaction", url, parents=_one(given.get("source")), tags=_one(given.get("type")))
+    return _page(
+        call, given, "balance_transaction", url, parents=_one(given.get("source")), tags=_one(given.get("type"))
+    )
 
 
 def payment_methods(call: Call, ids: tuple[str, ...], given: Json) -> Json:
@@ -82,7 +84,7 @@ def _one(value: str | None) -> tuple[str, ...] | None:
     return None if value is None else (value,)
 
 
-def _page(
+def _page(  # noqa: PLR0913 - two of them are filters that most lists lack
     call: Call,
     given: Json,
     kind: str,

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 _USED = (
     "The provided PaymentMethod was previously used with a PaymentIntent without Customer attachment, shared with a "
-    "connected account without Customer attachment, or was detached from a Customer. It may not be used again. To use a "
+    "connected account without Customer attachment, or was detached from a Customer. It may not be used "
+    "again. To use a "
     "PaymentMethod multiple times, you must attach it to a Customer first."
 )
 
@@ -49,7 +50,8 @@ def require_usable(method: Record, customer: str | None) -> None:
     owner = method.body["customer"]
     if owner is not None and owner != customer:
         text = (
-            f"The customer does not have a payment method with the ID {method.id}. The payment method supplied belongs to "
+            f"The customer does not have a payment method with the ID {method.id}. The payment method "
+            "supplied belongs to "
             f"the customer {owner}. Please include the customer in the `customer` parameter on the PaymentIntent."
         )
         raise refused(text, param="payment_method")

@@ -51,7 +51,7 @@ def check(spec: Spec, given: Json) -> Json:
     return {name: _value(name, spec[name], value) for name, value in given.items()}
 
 
-def _value(name: str, param: Param, value: Any) -> Any:
+def _value(name: str, param: Param, value: Any) -> Any:  # noqa: PLR0911 - one return a kind
     match param.kind:
         case "str":
             return _string(name, param, value)
@@ -77,13 +77,16 @@ def _string(name: str, param: Param, value: Any) -> str:
     if value == "" and param.required:
         text = (
             f"You passed an empty string for '{name}'. We assume empty values are an attempt to unset a parameter; "
-            f"however '{name}' cannot be unset. You should remove '{name}' from your request or supply a non-empty value."
+            f"however '{name}' cannot be unset. You should remove '{name}' from your request or supply a "
+            "non-empty value."
         )
         raise invalid(text, code="parameter_invalid_empty", param=name)
     if len(value) > STRING_LENGTH_MAX:
         raise invalid(f"Invalid string: {name} must be at most {STRING_LENGTH_MAX} characters", param=name)
     if param.choices is not None and value not in param.choices:
-        listed = ", ".join(param.choices[:-1]) + f", or {param.choices[-1]}" if len(param.choices) > 1 else param.choices[0]
+        listed = (
+            ", ".join(param.choices[:-1]) + f", or {param.choices[-1]}" if len(param.choices) > 1 else param.choices[0]
+        )
         raise invalid(f"Invalid {name}: must be one of {listed}", param=name)
     return value
 
@@ -92,7 +95,7 @@ def _integer(name: str, value: Any) -> int:
     text = value if isinstance(value, str) else ""
     digits = text.removeprefix("-")
     # isdecimal alone would let through other scripts' digits.
-    if not (digits.isascii() and digits.isdecimal()) or len(digits) > 19 or abs(int(text)) > INTEGER_MAX:  # noqa: PLR2004
+    if not (digits.isascii() and digits.isdecimal()) or len(digits) > 19 or abs(int(text)) > INTEGER_MAX:
         raise invalid(f"Invalid integer: {value}", code="parameter_invalid_integer", param=name)
     return int(text)
 
@@ -142,9 +145,16 @@ def _metadata(name: str, value: Any) -> dict[str, str] | None:
         if not isinstance(item, str):
             raise invalid("Metadata values must be strings", param=f"{name}[{key}]")
         if len(key) > METADATA_KEY_LENGTH_MAX:
-            text = f"Metadata keys can be up to {METADATA_KEY_LENGTH_MAX} characters long. You passed in a key that is {len(key)} characters."
+            text = (
+                f"Metadata keys can be up to {METADATA_KEY_LENGTH_MAX} characters long. "
+                f"You passed in a key that is {len(key)} characters."
+            )
             raise invalid(text, param=name)
         if len(item) > METADATA_VALUE_LENGTH_MAX:
-            text = f"Metadata values can have up to {METADATA_VALUE_LENGTH_MAX} characters, but you passed in a value that is {len(item)} characters. Invalid value: {item[:20]}…"
+            text = (
+                f"Metadata values can have up to {METADATA_VALUE_LENGTH_MAX} characters, but you passed in "
+                "a value that "
+                f"is {len(item)} characters. Invalid value: {item[:20]}…"
+            )
             raise invalid(text, param=f"{name}[{key}]")
     return dict(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stripe_sandbox import jobs, ledger, objects
+from stripe_sandbox import charge_objects, jobs, ledger
 from stripe_sandbox.currencies import shown
 from stripe_sandbox.errors import invalid, missing, refused
 from stripe_sandbox.events import emit
@@ -22,10 +22,10 @@ FAILURE_REASON = "expired_or_canceled_card"
 def create(call: Call, _ids: tuple[str, ...], given: Json) -> Json:
     """``POST /v1/refunds`` of a charge or of a PaymentIntent's latest charge."""
     charge = _charge(call, given)
-    amount = _amount(call, charge, given)
+    amount = _amount(charge, given)
     method = call.store.must("payment_method", charge.body["payment_method"])
     how = behaviour_of(method).refund
-    body = objects.refund(charge.body, amount, call.at)
+    body = charge_objects.refund(charge.body, amount, call.at)
     body["metadata"] = {key: value for key, value in (given.get("metadata") or {}).items() if value != ""}
     body["reason"] = given.get("reason")
     if how == "pending":
@@ -78,7 +78,8 @@ def _require_refundable(call: Call, charge: Record) -> None:
         # https://docs.stripe.com/refunds#cancel-payment: an uncaptured payment is canceled, not refunded.
         text = (
             f"This uncaptured Charge was created by a PaymentIntent ({body['payment_intent']}). You must cancel the "
-            "PaymentIntent to reverse the authorization instead of refunding the Charge directly. For more information, "
+            "PaymentIntent to reverse the authorization instead of refunding the Charge directly. For "
+            "more information, "
             "see https://stripe.com/docs/payments/payment-intents/creating-payment-intents#separate-auth-capture"
         )
         raise refused(text, code="charge_not_refundable", param="charge")
@@ -92,7 +93,7 @@ def _require_refundable(call: Call, charge: Record) -> None:
         raise refused(f"Charge {charge.id} has already been refunded.", code="charge_already_refunded")
 
 
-def _amount(call: Call, charge: Record, given: Json) -> int:
+def _amount(charge: Record, given: Json) -> int:
     left: int = charge.body["amount"] - charge.body["amount_refunded"]
     amount: int = given.get("amount", left)
     if amount < 1:
@@ -107,7 +108,7 @@ def _amount(call: Call, charge: Record, given: Json) -> int:
 
 
 def _book(call: Call, refund: Record, charge: Record) -> None:
-    line = objects.balance_transaction("refund", refund.body, -refund.body["amount"], 0, call.at)
+    line = charge_objects.balance_transaction("refund", refund.body, -refund.body["amount"], 0, call.at)
     call.store.insert(Record("balance_transaction", line, parent=refund.id, tag=line["type"]))
     refund.body["balance_transaction"] = line["id"]
     call.store.save(refund)
@@ -127,7 +128,7 @@ def finish(call: Call, refund_id: str) -> None:
 
 
 def fail(call: Call, refund_id: str) -> None:
-    """A refund fails, even after it succeeded: the money comes back (https://docs.stripe.com/refunds#failed-refunds)."""
+    """A refund fails, even after it succeeded (https://docs.stripe.com/refunds#failed-refunds)."""
     refund = call.store.must("refund", refund_id)
     if refund.body["status"] in ("failed", "canceled"):
         return
@@ -148,7 +149,7 @@ def cancel(call: Call, ids: tuple[str, ...], _given: Json) -> Json:
 def _take_back(call: Call, refund: Record, status: str, reason: str) -> None:
     charge = call.store.must("charge", refund.body["charge"])
     before = refund.body["status"]
-    line = objects.balance_transaction("refund_failure", refund.body, refund.body["amount"], 0, call.at)
+    line = charge_objects.balance_transaction("refund_failure", refund.body, refund.body["amount"], 0, call.at)
     call.store.insert(Record("balance_transaction", line, parent=refund.id, tag=line["type"]))
     refund.body.update(status=status, failure_reason=reason, failure_balance_transaction=line["id"])
     refund.body.pop("pending_reason", None)

@@ -15,7 +15,19 @@ if TYPE_CHECKING:
 KEPT_MAX = 200_000
 PRUNE_EVERY = 1_000
 
-_SHOWN = ("seq", "at", "method", "path", "idempotency_key", "request_id", "status", "replayed", "executed", "fault", "payment_id")
+_SHOWN = (
+    "seq",
+    "at",
+    "method",
+    "path",
+    "idempotency_key",
+    "request_id",
+    "status",
+    "replayed",
+    "executed",
+    "fault",
+    "payment_id",
+)
 
 
 def write(store: Store, now: float, request: Request, answer: Answer | None, fault: str | None) -> None:
@@ -25,7 +37,8 @@ def write(store: Store, now: float, request: Request, answer: Answer | None, fau
     payment = metadata.get("paymentId") if isinstance(metadata, dict) else None
     outcome = (answer.status, answer.replayed, answer.executed) if answer else (None, False, False)
     cursor = store.db.execute(
-        "INSERT INTO requests (at, method, path, idempotency_key, request_id, status, replayed, executed, fault, payment_id) "
+        "INSERT INTO requests (at, method, path, idempotency_key, request_id, status, replayed, executed, fault, "
+        "payment_id) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (now, request.method, request.path, key, request.request_id, *outcome, fault, payment),
     )
@@ -35,9 +48,9 @@ def write(store: Store, now: float, request: Request, answer: Answer | None, fau
 
 
 def read(store: Store, filters: dict[str, str], after: int, limit: int) -> list[Json]:
-    """Lines newer than ``after``, oldest first, by ``method``, ``path`` (a glob), ``idempotency_key``, ``payment_id``."""
-    where, values = ["seq > ?"], [after]
-    bound: list[object] = list(values)
+    """Lines newer than ``after``, oldest first, filtered by columns; ``path`` is a glob."""
+    where = ["seq > ?"]
+    bound: list[object] = [after]
     for name in ("method", "idempotency_key", "payment_id", "request_id"):
         if name in filters:
             where.append(f"{name} = ?")

@@ -17,9 +17,11 @@ from stripe_sandbox.store import Store
 from stripe_sandbox.webhooks import MAIN, Endpoint, Webhooks
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from stripe_sandbox.settings import Settings
 
-HANDLERS = {
+HANDLERS: dict[str, Callable[[Call, str], None]] = {
     "expire_hold": intents.expire,
     "settle_charge": charges.settle,
     "finish_processing": attempts.finish_processing,

@@ -50,7 +50,8 @@ def require_cancelable(intent: Record) -> None:
     status = intent.body["status"]
     if status not in CANCELABLE:
         text = (
-            f"You cannot cancel this PaymentIntent because it has a status of {status}. Only a PaymentIntent with one of "
+            f"You cannot cancel this PaymentIntent because it has a status of {status}. Only a "
+            "PaymentIntent with one of "
             f"the following statuses may be canceled: {', '.join(CANCELABLE)}."
         )
         raise unexpected_state(intent, text)
@@ -61,7 +62,8 @@ def require_capturable(intent: Record) -> None:
     status = intent.body["status"]
     if status not in CAPTURABLE:
         text = (
-            f"This PaymentIntent could not be captured because it has a status of {status}. Only a PaymentIntent with one "
+            f"This PaymentIntent could not be captured because it has a status of {status}. Only a "
+            "PaymentIntent with one "
             f"of the following statuses may be captured: {', '.join(CAPTURABLE)}."
         )
         raise unexpected_state(intent, text)
@@ -71,11 +73,14 @@ def require_payable(intent: Record) -> None:
     """Raise StripeError unless the intent may be confirmed."""
     status = intent.body["status"]
     if status == "succeeded":
-        text = "You cannot confirm this PaymentIntent because it has already succeeded after being previously confirmed."
+        text = (
+            "You cannot confirm this PaymentIntent because it has already succeeded after being previously confirmed."
+        )
         raise unexpected_state(intent, text)
     if status not in PAYABLE:
         text = (
-            f"You cannot confirm this PaymentIntent because it has a status of {status}. Only a PaymentIntent with one of "
+            f"You cannot confirm this PaymentIntent because it has a status of {status}. Only a "
+            "PaymentIntent with one of "
             f"the following statuses may be confirmed: {', '.join(PAYABLE)}."
         )
         raise unexpected_state(intent, text)

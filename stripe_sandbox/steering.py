@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
@@ -33,27 +34,38 @@ class Steering:
     """One steering request: the sandbox, the courier, and what was asked."""
 
     def __init__(self, sandbox: Sandbox, courier: Courier, query: str, body: bytes) -> None:
-        """Decode query and body; raises ValueError on JSON that is none."""
+        """Take what came; ``given`` is decoded when it is asked for."""
         self.sandbox = sandbox
         self.courier = courier
         self.query = dict(parse_qsl(query))
-        self.given: Json = msgspec.json.decode(body, type=dict[str, Any]) if body else {}
+        self._body = body
         self.ids: tuple[str, ...] = ()
 
+    @cached_property
+    def given(self) -> Json:
+        """The JSON body; raises msgspec.DecodeError on anything but an object."""
+        return msgspec.json.decode(self._body, type=dict[str, Any]) if self._body else {}
 
-async def handle(sandbox: Sandbox, courier: Courier, method: str, path: str, query: str, body: bytes) -> Reply:
+
+async def handle(request: Steering, method: str, path: str) -> Reply:
     """Answer a steering request; mistakes come back as 400 with a sentence."""
     for verb, pattern, act in ROUTES:
         match = pattern.match(path)
         if verb == method and match is not None:
             try:
-                request = Steering(sandbox, courier, query, body)
                 request.ids = match.groups()
                 result = act(request)
                 return result if isinstance(result, tuple) else await result
             except StripeError as error:
                 return error.status, error.body("req_sandbox")
-            except (msgspec.ValidationError, msgspec.DecodeError, KeyError, ValueError, LookupError, TypeError) as error:
+            except (
+                msgspec.ValidationError,
+                msgspec.DecodeError,
+                KeyError,
+                ValueError,
+                LookupError,
+                TypeError,
+            ) as error:
                 return 400, {"error": f"{type(error).__name__}: {error}"}
     return 404, {"error": f"no steering call {method} {path}; see docs/stripe-sandbox.md"}
 
@@ -154,7 +166,10 @@ def browser_authenticate(request: Steering) -> Reply:
 def open_dispute(request: Steering) -> Reply:
     """``POST /_sandbox/disputes`` ``{charge}`` or ``{payment_intent}``: the cardholder objects."""
     store, call = request.sandbox.store, request.sandbox.call()
-    charge = request.given.get("charge") or store.must("payment_intent", request.given["payment_intent"]).body["latest_charge"]
+    charge = (
+        request.given.get("charge")
+        or store.must("payment_intent", request.given["payment_intent"]).body["latest_charge"]
+    )
     with store.transaction():
         disputes.open_dispute(call, charge)
     request.sandbox.wake()

@@ -16,16 +16,29 @@ if TYPE_CHECKING:
     from stripe_sandbox.store import Store
 
 DELIVERIES_SHOWN_MAX = 10_000
-_SHOWN = ("id", "event", "type", "object", "endpoint", "status", "attempts", "next_at", "last_status", "last_error", "created", "delivered")
+_SHOWN = (
+    "id",
+    "event",
+    "type",
+    "object",
+    "endpoint",
+    "status",
+    "attempts",
+    "next_at",
+    "last_status",
+    "last_error",
+    "created",
+    "delivered",
+)
 _ENDPOINT_FIELDS = ("url", "secret", "secrets", "api_version", "enabled_events", "livemode")
 
 
 def read(request: Steering) -> Reply:
     """``GET /_sandbox/webhooks?status=&event=&object=&type=``: the steering, and deliveries oldest first."""
     rows = _deliveries(request.sandbox.store, request.query)
-    counts: dict[str, int] = {}
-    for status, number in request.sandbox.store.db.execute("SELECT status, count(*) FROM deliveries GROUP BY status"):
-        counts[status] = number
+    counts = dict(
+        request.sandbox.store.db.execute("SELECT status, count(*) FROM deliveries GROUP BY status").fetchall()
+    )
     steering = msgspec.to_builtins(request.sandbox.webhooks.steering)
     return 200, {"steering": steering, "counts": counts, "deliveries": rows}
 

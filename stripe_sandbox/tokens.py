@@ -34,7 +34,7 @@ class Behaviour:
     # https://docs.stripe.com/testing#disputes: the reason of the dispute it opens.
     dispute: str | None = None
     inquiry: bool = False
-    # Delayed notification (https://docs.stripe.com/payments/paymentintents/lifecycle): None, "succeeds", "fails", "stays".
+    # https://docs.stripe.com/payments/paymentintents/lifecycle, processing: None, "succeeds", "fails", "stays".
     processing: str | None = None
 
 

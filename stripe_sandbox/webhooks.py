@@ -1,7 +1,7 @@
 """Who gets events, and how their delivery is steered. The sending itself is ``courier``.
 
-Retries: Stripe tries for up to three days with exponential back-off (https://docs.stripe.com/webhooks#retries); here the
-first retries come after 1, 2, 4 … seconds, an hour at most, by the sandbox's clock.
+Retries: Stripe tries for up to three days with exponential back-off (https://docs.stripe.com/webhooks#retries); here
+the first retries come after 1, 2, 4 … seconds, an hour at most, by the sandbox's clock.
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ class Webhooks:
     def add_delivery(self, event: Json, endpoint: str, status: str, now: float, delay_s: float = 0.0) -> int:
         """One more delivery of an event; returns its id."""
         cursor = self._store.db.execute(
-            "INSERT INTO deliveries (event, type, object, endpoint, status, next_at, created) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO deliveries (event, type, object, endpoint, status, next_at, created) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
             (event["id"], event["type"], event["data"]["object"].get("id", ""), endpoint, status, now + delay_s, now),
         )
         return cursor.lastrowid or 0
@@ -102,9 +103,9 @@ class Webhooks:
         if steering.mode == "hold":
             return "held"
         # S311: chance in a test double, not a secret.
-        lost = steering.mode == "drop" or random.random() < steering.drop_probability  # noqa: S311
+        lost = steering.mode == "drop" or random.random() < steering.drop_probability
         return "dropped" if lost else "pending"
 
     def _first_delay(self) -> float:
         spread = self.steering.jitter_s or (REORDER_SPREAD_S if self.steering.reorder else 0.0)
-        return self.steering.delay_s + random.random() * spread  # noqa: S311 - see above
+        return self.steering.delay_s + random.random() * spread

@@ -51,8 +51,8 @@ class Wire:
             await exchange.send_error(invalid("Request body too large."))
         elif scope["path"].startswith("/_sandbox"):
             query = scope["query_string"].decode("latin-1")
-            reply = steering.handle(self._sandbox, self._courier, scope["method"], scope["path"], query, body)
-            status, content = await reply
+            asked = steering.Steering(self._sandbox, self._courier, query, body)
+            status, content = await steering.handle(asked, scope["method"], scope["path"])
             await exchange.send(status, api.encode(content), [])
         else:
             await exchange.run(body)
@@ -235,4 +235,6 @@ def _named(request: Request) -> list[str]:
 def _altered(answer: Answer, fault: Fault) -> Answer:
     """The answer with some top-level fields replaced; what was saved stays true."""
     body = {**msgspec.json.decode(answer.body), **fault.set}
-    return Answer(answer.status, api.encode(body), answer.original_request, answer.replayed, should_retry=answer.should_retry)
+    return Answer(
+        answer.status, api.encode(body), answer.original_request, answer.replayed, should_retry=answer.should_retry
+    )
