@@ -1,0 +1,108 @@
+"""A whole system as `payments up` starts it: real processes, killed for real."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+
+from payments.development.dev_env import read_dev_env
+from tests.conftest import wait_until
+
+READY_S = 90.0  # starts in seconds; the rest is for a busy machine
+STOP_S = 30.0
+PROCESSES = ("api", "relay", "worker", "sandbox", "postgres")
+
+
+class System:
+    """A running `payments up`: its addresses, its processes, its database."""
+
+    def __init__(self, data_dir: Path, up: subprocess.Popen[bytes], output: Path) -> None:
+        self.data_dir = data_dir
+        self.up = up
+        self.output = output
+        self.env = wait_until(lambda: self.up.poll() is None and read_dev_env(data_dir), READY_S)
+        self.http = httpx.Client(
+            base_url=self.env["API_URL"], headers={"Authorization": f"Bearer {self.env['API_KEY']}"}, timeout=40.0
+        )
+
+    def connect(self) -> psycopg.Connection[Any]:
+        """Connect as the administrator that dev.env names."""
+        return psycopg.connect(self.env["DATABASE_URL"], autocommit=True)
+
+    def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Ask the database once."""
+        with self.connect() as conn:
+            return conn.execute(query, values).fetchall()
+
+    def ledger(self) -> dict[str, Any]:
+        """What Stripe's sandbox really did."""
+        return httpx.get(f"{self.env['STRIPE_API_BASE']}/_sandbox/ledger", timeout=20.0).raise_for_status().json()
+
+    def intents_of(self, payment_id: str) -> list[dict[str, Any]]:
+        """The PaymentIntents at Stripe that belong to a payment of ours."""
+        return [one for one in self.ledger()["payment_intents"] if one["metadata"].get("paymentId") == payment_id]
+
+    def pid(self, process: str) -> int:
+        """The process id that `payments up` wrote for a process."""
+        return int((self.data_dir / "run" / f"{process}.pid").read_text())
+
+    def kill(self, process: str) -> None:
+        """SIGKILL a process and wait until the supervisor has put another in its place."""
+        old = self.pid(process)
+        os.kill(old, signal.SIGKILL)
+        wait_until(lambda: self._pid_or_none(process) not in {None, old}, READY_S)
+
+    def _pid_or_none(self, process: str) -> int | None:
+        try:
+            return self.pid(process)
+        except (FileNotFoundError, ValueError):
+            return None
+
+
+@contextmanager
+def payments_up(*arguments: str, **environment: str) -> Iterator[System]:
+    """Run `payments up` on a data directory of its own until the block ends; its output stands in any failure."""
+    # Not pytest's tmp_path: its parents are closed to others, and as root PostgreSQL runs as another user.
+    with tempfile.TemporaryDirectory(prefix="payments-up-") as home:
+        data_dir, output = Path(home) / "data", Path(home) / "output"
+        with output.open("wb") as sink:
+            up = subprocess.Popen(
+                [sys.executable, "-m", "payments", "up", *arguments],
+                env=surroundings() | {"PAYMENTS_DATA_DIR": str(data_dir), "PORT": str(free_port())} | environment,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            yield System(data_dir, up, output)
+        except BaseException:
+            print(output.read_text(errors="replace")[-20_000:])
+            raise
+        finally:
+            up.terminate()
+            try:
+                up.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                up.kill()
+                up.wait()
+
+
+def surroundings() -> dict[str, str]:
+    """This process's environment without any setting of the service."""
+    names = ("DATABASE_", "STRIPE_", "PAYMENTS_", "HOST", "PORT")
+    return {name: value for name, value in os.environ.items() if not name.startswith(names)}
+
+
+def free_port() -> int:
+    """A port that nobody listens on right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
