@@ -1,7 +1,7 @@
 """What a call to Stripe can come to: a closed set, so that no answer is ever taken for another.
 
-Only `Answered`, `Declined` and `Refused` are Stripe's word on the matter. Everything else leaves open what happened and says
-how to go on: with the same key. Nothing here ever means 'failed' for want of an answer.
+Only `Answered`, `Declined` and `Refused` are Stripe's word on the matter. Everything else leaves open what happened and
+says how to go on: with the same key. Nothing here ever means 'failed' for want of an answer.
 """
 
 from typing import Any
@@ -53,6 +53,7 @@ class RateLimited(msgspec.Struct, frozen=True):
 
     code: str | None
     request_id: str | None
+    retry_after_s: float | None = None
 
 
 class Unauthorized(msgspec.Struct, frozen=True):
