@@ -1,0 +1,144 @@
+"""Refused requests: https://docs.stripe.com/error-codes, https://docs.stripe.com/api/errors."""
+
+import pytest
+import stripe
+
+from tests.sandbox.driver import Driver, error_of
+
+VALID = "amount=1000&currency=usd"
+
+
+@pytest.mark.parametrize(
+    ("form", "param", "code"),
+    [
+        ("currency=usd", "amount", "parameter_missing"),
+        ("amount=1000", "currency", "parameter_missing"),
+        (f"{VALID}&no_such_parameter=1", "no_such_parameter", "parameter_unknown"),
+        ("amount=abc&currency=usd", "amount", "parameter_invalid_integer"),
+        ("amount=10.5&currency=usd", "amount", "parameter_invalid_integer"),
+        ("amount=1e3&currency=usd", "amount", "parameter_invalid_integer"),
+        ("amount=-1000&currency=usd", "amount", "parameter_invalid_integer"),
+        ("amount=0&currency=usd", "amount", "parameter_invalid_integer"),
+        ("amount=1000&currency=", "currency", "parameter_invalid_empty"),
+    ],
+)
+def test_bad_parameter_is_named(api: Driver, form: str, param: str, code: str) -> None:
+    """https://docs.stripe.com/error-codes#parameter-missing, #parameter-unknown, #parameter-invalid-integer."""
+    reply = api.raw("POST", "/v1/payment_intents", form)
+    error = reply.body["error"]
+    assert (reply.status, error["type"]) == (400, "invalid_request_error")
+    assert (error["param"], error["code"]) == (param, code)
+    assert error["message"]
+    assert error["doc_url"].startswith("https://")
+
+
+@pytest.mark.parametrize(
+    ("amount", "currency", "code"),
+    [
+        (49, "usd", "amount_too_small"),
+        (29, "gbp", "amount_too_small"),
+        (49, "jpy", "amount_too_small"),
+        (100_000_000, "usd", "amount_too_large"),
+    ],
+)
+def test_amount_has_limits(api: Driver, amount: int, currency: str, code: str) -> None:
+    """https://docs.stripe.com/currencies#minimum-and-maximum-charge-amounts."""
+    error = error_of(lambda: api.pay(confirm=False, amount=amount, currency=currency))
+    assert isinstance(error, stripe.InvalidRequestError)
+    assert (error.http_status, error.error.code, error.error.param) == (400, code, "amount")
+
+
+@pytest.mark.parametrize(("amount", "currency"), [(50, "usd"), (30, "gbp"), (50, "jpy"), (1010, "kwd"), (99_999_999, "usd")])
+def test_amounts_at_the_limits_are_taken(api: Driver, amount: int, currency: str) -> None:
+    """https://docs.stripe.com/currencies."""
+    assert api.pay(confirm=False, amount=amount, currency=currency).amount == amount
+
+
+@pytest.mark.parametrize(("amount", "currency"), [(1001, "kwd"), (10_050, "isk")])
+def test_amounts_must_fit_the_currency(api: Driver, amount: int, currency: str) -> None:
+    """https://docs.stripe.com/currencies#three-decimal, #special-cases."""
+    assert error_of(lambda: api.pay(confirm=False, amount=amount, currency=currency)).error.param == "amount"
+
+
+def test_unknown_currency_is_refused(api: Driver) -> None:
+    """https://docs.stripe.com/currencies#presentment-currencies."""
+    error = error_of(lambda: api.pay(confirm=False, currency="xyz"))
+    assert (error.http_status, error.error.param) == (400, "currency")
+    assert "Invalid currency: xyz" in str(error)
+
+
+def test_unknown_payment_method_is_resource_missing(api: Driver) -> None:
+    """https://docs.stripe.com/error-codes#resource-missing."""
+    error = error_of(lambda: api.pay(payment_method="pm_unknown"))
+    assert (error.http_status, error.error.code, error.error.param) == (400, "resource_missing", "payment_method")
+    assert "No such PaymentMethod: 'pm_unknown'" in str(error)
+
+
+def test_unknown_customer_is_resource_missing(api: Driver) -> None:
+    """https://docs.stripe.com/error-codes#resource-missing."""
+    error = error_of(lambda: api.pay(customer="cus_unknown"))
+    assert (error.http_status, error.error.code, error.error.param) == (400, "resource_missing", "customer")
+
+
+def test_refused_creation_leaves_nothing_behind(api: Driver) -> None:
+    """https://docs.stripe.com/api/errors: a 400 changed nothing."""
+    customer = api.customer()
+    error_of(lambda: api.pay(customer=customer.id, payment_method="pm_unknown"))
+    assert api.run(api.intents.list_async({"customer": customer.id})).data == []
+
+
+def test_metadata_has_limits(api: Driver) -> None:
+    """https://docs.stripe.com/api/metadata: 50 keys, 40 and 500 characters."""
+    fits = {f"key{number}": "v" * 500 for number in range(50)}
+    assert api.pay(confirm=False, metadata=fits).metadata["key49"] == "v" * 500
+    for wrong in ({"k" * 41: "v"}, {"k": "v" * 501}, {f"k{number}": "v" for number in range(51)}):
+        assert error_of(lambda wrong=wrong: api.pay(confirm=False, metadata=wrong)).http_status == 400
+
+
+def test_confirmation_parameters_need_confirm(api: Driver) -> None:
+    """https://docs.stripe.com/api/payment_intents/create#create_payment_intent-off_session."""
+    error = error_of(lambda: api.pay(confirm=False, off_session=True))
+    assert (error.http_status, error.error.param) == (400, "off_session")
+
+
+def test_types_and_automatic_methods_exclude_each_other(api: Driver) -> None:
+    """https://docs.stripe.com/error-codes#parameters-exclusive."""
+    both = {"payment_method_types": ["card"], "automatic_payment_methods": {"enabled": True}}
+    assert error_of(lambda: api.pay(confirm=False, **both)).http_status == 400
+
+
+def test_wrong_key_is_401_and_not_echoed(api: Driver) -> None:
+    """https://docs.stripe.com/api/authentication."""
+    key = "sk_wrong_123456789012345678901234"
+    reply = api.raw("GET", "/v1/payment_intents", Authorization=f"Bearer {key}")
+    assert (reply.status, reply.body["error"]["type"]) == (401, "invalid_request_error")
+    assert key not in str(reply.body)
+    missing = api.raw("GET", "/v1/payment_intents", Authorization="")
+    assert missing.status == 401
+    assert "You did not provide an API key" in missing.body["error"]["message"]
+
+
+def test_unknown_url_is_404(api: Driver) -> None:
+    """https://docs.stripe.com/api/errors."""
+    reply = api.raw("GET", "/v1/no_such_thing")
+    assert (reply.status, reply.body["error"]["type"]) == (404, "invalid_request_error")
+    assert "Unrecognized request URL" in reply.body["error"]["message"]
+
+
+def test_every_answer_has_a_request_id(api: Driver) -> None:
+    """https://docs.stripe.com/api/request_ids."""
+    seen = {api.raw(*call).headers["request-id"] for call in (("GET", "/v1/events"), ("GET", "/v1/charges/ch_none"))}
+    assert len(seen) == 2
+    assert all(one.startswith("req_") for one in seen)
+    assert api.raw("GET", "/v1/events").headers["stripe-version"] == "2026-10-28.endive"
+
+
+def test_malformed_version_is_refused(api: Driver) -> None:
+    """https://docs.stripe.com/api/versioning."""
+    assert api.raw("GET", "/v1/events", Stripe_Version="nonsense").status == 400
+
+
+@pytest.mark.parametrize("form", ["amount=%FF%FE&currency=usd", "a[b=1", "=1", "[x]=1", "amount[a]=1&amount=2&currency=usd"])
+def test_malformed_bodies_are_400(api: Driver, form: str) -> None:
+    """https://docs.stripe.com/api/errors: never a 500 for what a client sent."""
+    assert api.raw("POST", "/v1/payment_intents", form).status == 400
