@@ -47,9 +47,9 @@ create function payments.may_change(from_status text, to_status text) returns bo
 language sql immutable strict parallel safe
 return to_status = any (
   case from_status
-    when 'REQUESTED' then array['AUTHORIZED', 'SUCCEEDED', 'FAILED', 'ACTION_REQUIRED', 'PROCESSING', 'VOIDING', 'VOIDED']
-    when 'ACTION_REQUIRED' then array['AUTHORIZED', 'SUCCEEDED', 'PROCESSING', 'FAILED', 'VOIDING', 'VOIDED']
-    when 'PROCESSING' then array['AUTHORIZED', 'SUCCEEDED', 'FAILED', 'ACTION_REQUIRED', 'VOIDING', 'VOIDED']
+    when 'REQUESTED' then array['AUTHORIZED', 'SUCCEEDED', 'FAILED', 'ACTION_REQUIRED', 'PROCESSING', 'VOIDING', 'VOIDED', 'EXPIRED']
+    when 'ACTION_REQUIRED' then array['AUTHORIZED', 'SUCCEEDED', 'PROCESSING', 'FAILED', 'VOIDING', 'VOIDED', 'EXPIRED']
+    when 'PROCESSING' then array['AUTHORIZED', 'SUCCEEDED', 'FAILED', 'ACTION_REQUIRED', 'VOIDING', 'VOIDED', 'EXPIRED']
     when 'AUTHORIZED' then array['CAPTURING', 'VOIDING', 'EXPIRED', 'VOIDED', 'SUCCEEDED']
     when 'CAPTURING' then array['SUCCEEDED', 'AUTHORIZED', 'EXPIRED', 'VOIDED']
     when 'VOIDING' then array['VOIDED', 'SUCCEEDED', 'FAILED', 'EXPIRED']
@@ -575,6 +575,7 @@ create table payments.inbox (
   constraint inbox_processed_has_outcome check ((processed_at is null) = (outcome is null))
 );
 create index inbox_unprocessed on payments.inbox (inbox_id) where processed_at is null;
+create index inbox_deferred on payments.inbox (next_attempt_at) where processed_at is null and next_attempt_at is not null;
 create index inbox_by_payment on payments.inbox (payment_id, inbox_id) where payment_id is not null;
 comment on table payments.inbox is
   'Everything Stripe told us, by webhook, in an answer, or when asked again. The recorder weighs each row once.';
@@ -813,6 +814,8 @@ grant insert, update on payments.stripe_requests to payments_worker;
 grant insert (source, message_id, message_type, payment_id, payload) on payments.inbox to payments_worker;
 grant update (payment_id, processed_at, outcome, attempts, last_error, next_attempt_at) on payments.inbox to payments_worker;
 grant insert (origin, message_id, payment_id, payload, headers, attempts, error) on payments.dead_letters to payments_worker;
+-- What was tried again and died again is the same dead letter, unsettled again.
+grant update (attempts, error, died_at, resolved_at, resolution) on payments.dead_letters to payments_worker;
 grant select, insert, update, delete
 on pgmq.q_payment_requested, pgmq.q_refund_requested, pgmq.q_capture_requested, pgmq.q_void_requested
 to payments_worker;

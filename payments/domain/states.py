@@ -63,6 +63,7 @@ TRANSITIONS: Mapping[PaymentStatus, Mapping[PaymentStatus, EventType | None]] = 
             _S.PROCESSING: None,
             _S.VOIDING: None,
             _S.VOIDED: _E.PAYMENT_VOIDED,
+            _S.EXPIRED: _E.PAYMENT_EXPIRED,
         },
         _S.ACTION_REQUIRED: {
             _S.AUTHORIZED: _E.PAYMENT_AUTHORIZED,
@@ -71,6 +72,7 @@ TRANSITIONS: Mapping[PaymentStatus, Mapping[PaymentStatus, EventType | None]] = 
             _S.FAILED: _E.PAYMENT_FAILED,
             _S.VOIDING: None,
             _S.VOIDED: _E.PAYMENT_VOIDED,
+            _S.EXPIRED: _E.PAYMENT_EXPIRED,
         },
         _S.PROCESSING: {
             _S.AUTHORIZED: _E.PAYMENT_AUTHORIZED,
@@ -79,6 +81,7 @@ TRANSITIONS: Mapping[PaymentStatus, Mapping[PaymentStatus, EventType | None]] = 
             _S.ACTION_REQUIRED: _E.PAYMENT_ACTION_REQUIRED,
             _S.VOIDING: None,
             _S.VOIDED: _E.PAYMENT_VOIDED,
+            _S.EXPIRED: _E.PAYMENT_EXPIRED,
         },
         _S.AUTHORIZED: {
             _S.CAPTURING: _E.CAPTURE_REQUESTED,
