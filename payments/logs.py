@@ -1,8 +1,8 @@
 """One log for everything: structured events to stderr, secrets masked as the last safety net.
 
 Events are named `noun.verb_past` and carry ids as fields; never arguments, bodies or secrets. The masking below is for
-the day when someone forgets that, not a licence to log more. uvicorn, stripe, psycopg and every other user of the standard
-library's logging come out in the same form. Start uvicorn with `log_config=None`, or it installs its own.
+the day when someone forgets that, not a licence to log more. uvicorn, stripe, psycopg and every other user of the
+standard library's logging come out in the same form. Start uvicorn with `log_config=None`, or it installs its own.
 """
 
 import logging

@@ -144,8 +144,8 @@ def _contradictions(settings: Settings) -> Iterator[str]:
     """Yield what is wrong between settings that are each right alone."""
     if settings.stripe_timeout_s >= settings.lease_s:
         yield (
-            f"STRIPE_TIMEOUT_S ({settings.stripe_timeout_s:g}) must be below PAYMENTS_LEASE_S ({settings.lease_s}), else "
-            "a second worker starts the call while the first still waits; lower the one or raise the other."
+            f"STRIPE_TIMEOUT_S ({settings.stripe_timeout_s:g}) must be below PAYMENTS_LEASE_S ({settings.lease_s}), "
+            "else a second worker starts the call while the first still waits; lower the one or raise the other."
         )
     if settings.retention_days < settings.idempotency_days:
         yield (

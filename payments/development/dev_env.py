@@ -1,11 +1,24 @@
-"""Reading `$PAYMENTS_DATA_DIR/dev.env`, which `payments up` writes once it is ready: where a running system is to be found."""
+"""`$PAYMENTS_DATA_DIR/dev.env`: where a running `payments up` is to be found; there exactly while all is ready."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
+from payments.development.atomic_file import write_atomically
 from payments.errors import ConfigurationError
 from payments.settings import Settings
 
 DEV_ENV = "dev.env"
+
+
+def write_dev_env(data_dir: Path, values: Mapping[str, str]) -> None:
+    """Write dev.env for those who wait for it: whole or not at all, readable by its owner alone."""
+    content = "".join(f"{name}={value}\n" for name, value in values.items())
+    write_atomically(data_dir / DEV_ENV, content, mode=0o600)
+
+
+def remove_dev_env(data_dir: Path) -> None:
+    """Remove dev.env: what it names is not ready any more."""
+    (data_dir / DEV_ENV).unlink(missing_ok=True)
 
 
 def read_dev_env(data_dir: Path) -> dict[str, str]:

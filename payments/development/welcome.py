@@ -1,0 +1,41 @@
+"""What `payments up` tells its user once everything is ready."""
+
+import shutil
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+
+from payments.development.dev_env import DEV_ENV
+from payments.development.embedded_postgres import bundled_bin_dir
+
+WELCOME = """
+Ready.
+
+  API          {API_URL}            pages: {API_URL}/schema
+  API key      {API_KEY}
+  Stripe       {stripe}
+  Database     {DATABASE_URL}
+  All of this  {dev_env}   (source it: set -a; . {dev_env}; set +a)
+
+Try next, in another terminal:
+
+  curl -s {API_URL}/payments/authorize -H 'Authorization: Bearer {API_KEY}' \\
+    -H 'Content-Type: application/json' -H 'Prefer: wait=10' -H "Idempotency-Key: $(date +%s)" \\
+    -d '{{"cartId": "{cart_id}", "amount": 1999, "currency": "eur",
+         "paymentMethod": "pm_card_visa"}}'
+
+  curl -s '{API_URL}/payments?limit=5' -H 'Authorization: Bearer {API_KEY}'
+
+  payments demo                      walks through the life of a payment
+  {psql} '{DATABASE_URL}' -c 'TABLE payments.payment_timeline'
+
+Ctrl-C stops everything.
+"""
+
+
+def welcome(values: Mapping[str, str], data_dir: Path, *, sandbox: bool) -> str:
+    """Return what to print once everything is ready."""
+    kind = "the sandbox, not Stripe itself: no real money" if sandbox else "as set by STRIPE_API_KEY"
+    psql = shutil.which("psql") or str(bundled_bin_dir() / "psql")
+    stripe = f"{values['STRIPE_API_BASE']}  ({kind})"
+    return WELCOME.format(**values, psql=psql, stripe=stripe, dev_env=data_dir / DEV_ENV, cart_id=uuid.uuid4())
