@@ -154,6 +154,11 @@ class Driver:
         url = self.base_url + path + (f"?{form}" if form and method == "GET" else "")
         return http(method, url, form.encode() if method == "POST" else None, sent)
 
+    def reconnect(self) -> None:
+        """Forget connections that a dead server left behind."""
+        self.run(self._http.close_async())
+        self._http._cached_session = None
+
     def close(self) -> None:
         self.run(self._http.close_async())
         self._runner.close()
@@ -169,15 +174,15 @@ class Steer:
 
     base_url: str
 
-    def get(self, path: str, **query: str) -> Any:
+    def get(self, path: str, /, **query: str) -> Any:
         return http("GET", f"{self.base_url}/_sandbox/{path}?{urllib.parse.urlencode(query)}").body
 
-    def post(self, path: str, **body: Any) -> Any:
+    def post(self, path: str, /, **body: Any) -> Any:
         reply = self.reply(path, **body)
         assert reply.status < 300, reply
         return reply.body
 
-    def reply(self, path: str, **body: Any) -> Reply:
+    def reply(self, path: str, /, **body: Any) -> Reply:
         return http("POST", f"{self.base_url}/_sandbox/{path}", json.dumps(body).encode())
 
     def delete(self, path: str) -> Any:
@@ -265,6 +270,7 @@ class Process:
         self.port = free_port()
         self.base_url = f"http://127.0.0.1:{self.port}"
         self.webhook_url = webhook_url
+        self.environment: dict[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -272,7 +278,7 @@ class Process:
         if self.webhook_url:
             command += ["--webhook-url", self.webhook_url, "--webhook-secret", SECRET]
         environ = {name: value for name, value in os.environ.items() if not name.startswith("STRIPE_SANDBOX_")}
-        self._process = subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL)
+        self._process = subprocess.Popen(command, env=environ | self.environment, stdout=subprocess.DEVNULL)
         eventually(self._answers)
 
     def _answers(self) -> bool:

@@ -220,7 +220,9 @@ def test_method_of_another_customer_is_refused(api: Driver) -> None:
     assert error.http_status == 400
 
 
-@pytest.mark.parametrize("fates", [("pm_usBankAccount_success", "succeeded"), ("pm_usBankAccount_processing", "processing")])
+@pytest.mark.parametrize(
+    "fates", [("pm_usBankAccount_success", "succeeded"), ("pm_usBankAccount_processing", "processing")]
+)
 def test_delayed_method_is_processing_first(api: Driver, steer: Steer, fates: tuple[str, str]) -> None:
     """https://docs.stripe.com/payments/paymentintents/lifecycle (processing)."""
     token, fate = fates

@@ -48,7 +48,9 @@ def test_amount_has_limits(api: Driver, amount: int, currency: str, code: str) -
     assert (error.http_status, error.error.code, error.error.param) == (400, code, "amount")
 
 
-@pytest.mark.parametrize(("amount", "currency"), [(50, "usd"), (30, "gbp"), (50, "jpy"), (1010, "kwd"), (99_999_999, "usd")])
+@pytest.mark.parametrize(
+    ("amount", "currency"), [(50, "usd"), (30, "gbp"), (50, "jpy"), (1010, "kwd"), (99_999_999, "usd")]
+)
 def test_amounts_at_the_limits_are_taken(api: Driver, amount: int, currency: str) -> None:
     """https://docs.stripe.com/currencies."""
     assert api.pay(confirm=False, amount=amount, currency=currency).amount == amount
@@ -138,7 +140,9 @@ def test_malformed_version_is_refused(api: Driver) -> None:
     assert api.raw("GET", "/v1/events", Stripe_Version="nonsense").status == 400
 
 
-@pytest.mark.parametrize("form", ["amount=%FF%FE&currency=usd", "a[b=1", "=1", "[x]=1", "amount[a]=1&amount=2&currency=usd"])
+@pytest.mark.parametrize(
+    "form", ["amount=%FF%FE&currency=usd", "a[b=1", "=1", "[x]=1", "amount[a]=1&amount=2&currency=usd"]
+)
 def test_malformed_bodies_are_400(api: Driver, form: str) -> None:
     """https://docs.stripe.com/api/errors: never a 500 for what a client sent."""
     assert api.raw("POST", "/v1/payment_intents", form).status == 400
