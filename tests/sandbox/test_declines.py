@@ -3,7 +3,7 @@
 import pytest
 import stripe
 
-from tests.sandbox.driver import Driver, Steer, error_of
+from tests.sandbox.driver import Driver, Steer, error_of, is_a
 
 # (token, code, decline code, message), as the table of test cards has them.
 DECLINES = [
@@ -33,7 +33,7 @@ def test_test_card_is_declined_as_documented(
 ) -> None:
     """https://docs.stripe.com/testing#declined-payments."""
     error = error_of(lambda: api.pay(payment_method=token))
-    assert isinstance(error, stripe.CardError)
+    assert is_a(error, stripe.CardError)
     body = error.error
     assert (error.http_status, body.type, body.code) == (402, "card_error", code)
     assert body.to_dict().get("decline_code") == decline_code
@@ -61,7 +61,7 @@ def test_declined_intent_can_be_confirmed_again(api: Driver) -> None:
     first = error.error.payment_intent
     again = api.confirm(first.id, payment_method="pm_card_visa")
     assert (again.id, again.status, again.last_payment_error) == (first.id, "succeeded", None)
-    charges = api.run(api.client.v1.charges.list_async({"payment_intent": first.id})).data
+    charges = api.run(api.v1.charges.list_async({"payment_intent": first.id})).data
     assert [charge.status for charge in charges] == ["succeeded", "failed"]
 
 
@@ -85,7 +85,7 @@ def test_authentication_is_asked_for(api: Driver) -> None:
 def test_off_session_authentication_is_a_decline(api: Driver) -> None:
     """https://docs.stripe.com/declines/codes (authentication_required)."""
     customer = api.customer(payment_method="pm_card_authenticationRequired")
-    methods = api.run(api.client.v1.customers.payment_methods.list_async(customer.id))
+    methods = api.run(api.v1.customers.payment_methods.list_async(customer.id))
     error = error_of(lambda: api.pay(customer=customer.id, payment_method=methods.data[0].id, off_session=True))
     assert (error.http_status, error.error.code) == (402, "authentication_required")
     assert error.error.payment_intent.status == "requires_payment_method"

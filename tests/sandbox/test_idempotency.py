@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 import stripe
 
-from tests.sandbox.driver import Driver, Steer, error_of
+from tests.sandbox.driver import Driver, Steer, error_of, is_a
 
 FORM = "amount=1000&currency=usd&confirm=true&payment_method=pm_card_visa&payment_method_types[]=card"
 DAY_S = 24 * 3600
@@ -53,7 +53,7 @@ def test_decline_is_replayed(api: Driver) -> None:
     second = error_of(lambda: api.pay(key, payment_method="pm_card_visa_chargeDeclined"))
     assert first.http_status == second.http_status == 402
     assert first.error.payment_intent.id == second.error.payment_intent.id
-    assert second.headers["idempotent-replayed"] == "true"  # type: ignore[index]
+    assert second.headers["idempotent-replayed"] == "true"
 
 
 def test_other_parameters_are_an_idempotency_error(api: Driver) -> None:
@@ -61,7 +61,7 @@ def test_other_parameters_are_an_idempotency_error(api: Driver) -> None:
     key = fresh()
     api.pay(key)
     error = error_of(lambda: api.pay(key, amount=2000))
-    assert isinstance(error, stripe.IdempotencyError)
+    assert is_a(error, stripe.IdempotencyError)
     assert (error.http_status, error.error.type) == (400, "idempotency_error")
     assert "same parameters" in str(error)
     assert key in str(error)
@@ -72,7 +72,7 @@ def test_other_endpoint_is_an_idempotency_error(api: Driver) -> None:
     key = fresh()
     held = api.pay(key, capture_method="manual")
     error = error_of(lambda: api.capture(held.id, key))
-    assert isinstance(error, stripe.IdempotencyError)
+    assert is_a(error, stripe.IdempotencyError)
     assert "same endpoint" in str(error)
     assert api.intent(held.id).status == "requires_capture"
 
@@ -91,7 +91,7 @@ def test_refusal_during_execution_is_saved(api: Driver) -> None:
     api.confirm(held.id, payment_method="pm_card_visa", capture_method="manual")
     second = error_of(lambda: api.capture(held.id, key))
     assert first.error.code == second.error.code == "payment_intent_unexpected_state"
-    assert second.headers["idempotent-replayed"] == "true"  # type: ignore[index]
+    assert second.headers["idempotent-replayed"] == "true"
     assert api.capture(held.id).status == "succeeded"
 
 
@@ -127,10 +127,10 @@ def test_concurrent_request_with_the_key_is_409(api: Driver, steer: Steer) -> No
     steer.fault("slow", delay_s=0.5, when="before", match={"idempotency_key": key})
     outcomes = api.together(*(api.paying(key) for _time in range(5)))
     paid = [one for one in outcomes if not isinstance(one, BaseException)]
-    refused = [one for one in outcomes if isinstance(one, stripe.StripeError)]
+    refused = [one for one in outcomes if is_a(one, stripe.StripeError)]
     assert len(paid) == 1
     assert {(one.http_status, one.error.code) for one in refused} == {(409, "idempotency_key_in_use")}
-    assert all(one.headers["stripe-should-retry"] == "true" for one in refused)  # type: ignore[index]
+    assert all(one.headers["stripe-should-retry"] == "true" for one in refused)
     assert api.pay(key).id == paid[0].id
 
 
@@ -151,8 +151,8 @@ def test_500_is_saved(api: Driver, steer: Steer, *, executed: bool) -> None:
     first = error_of(lambda: api.pay(key, metadata={"paymentId": key}))
     second = error_of(lambda: api.pay(key, metadata={"paymentId": key}))
     assert (first.http_status, second.http_status) == (500, 500)
-    assert first.headers["stripe-should-retry"] == "false"  # type: ignore[index]
-    assert second.headers["idempotent-replayed"] == "true"  # type: ignore[index]
+    assert first.headers["stripe-should-retry"] == "false"
+    assert second.headers["idempotent-replayed"] == "true"
     assert steer.ledger(key)["count"] == int(executed)
 
 

@@ -5,7 +5,7 @@ import uuid
 import pytest
 import stripe
 
-from tests.sandbox.driver import DEADLINE_S, NO_REDIRECTS, Driver, Steer, error_of, eventually
+from tests.sandbox.driver import DEADLINE_S, NO_REDIRECTS, Driver, Steer, error_of, eventually, is_a
 
 
 def test_intent_without_payment_method_requires_one(api: Driver) -> None:
@@ -28,7 +28,7 @@ def test_test_token_makes_a_fresh_payment_method_each_time(api: Driver) -> None:
     """https://docs.stripe.com/testing (PaymentMethods)."""
     first, second = api.pay(), api.pay()
     assert first.payment_method != second.payment_method
-    method = api.run(api.client.v1.payment_methods.retrieve_async(first.payment_method))
+    method = api.run(api.v1.payment_methods.retrieve_async(first.payment_method))
     assert (method.type, method.card.brand, method.card.last4) == ("card", "visa", "4242")
 
 
@@ -80,7 +80,6 @@ def test_manual_capture_places_a_hold(api: Driver) -> None:
 
 def test_merchant_initiated_visa_hold_is_shorter(api: Driver, steer: Steer) -> None:
     """https://docs.stripe.com/payments/place-a-hold-on-a-payment-method: Visa, 4 days and 18 hours."""
-    assert steer
     charge = api.hold(off_session=True, expand=["latest_charge"]).latest_charge
     assert charge.payment_method_details.card.capture_before - charge.created == (4 * 24 + 18) * 3600
 
@@ -106,7 +105,7 @@ def test_partial_capture_releases_the_rest(api: Driver) -> None:
     charge = api.charge(intent.latest_charge)
     assert (charge.amount, charge.amount_captured) == (1000, 700)
     error = error_of(lambda: api.refund(payment_intent=intent.id, amount=701))
-    assert isinstance(error, stripe.InvalidRequestError), "what was released cannot be refunded"
+    assert is_a(error, stripe.InvalidRequestError), "what was released cannot be refunded"
     assert api.refund(payment_intent=intent.id, amount=700).amount == 700
 
 
@@ -196,12 +195,12 @@ def test_dashboard_methods_need_a_return_url(api: Driver) -> None:
 def test_saved_method_of_a_customer(api: Driver) -> None:
     """https://docs.stripe.com/api/payment_methods/attach, https://docs.stripe.com/payments/payment-methods#reusability."""
     customer = api.customer(email="jenny@example.com", payment_method="pm_card_visa")
-    methods = api.run(api.client.v1.customers.payment_methods.list_async(customer.id))
+    methods = api.run(api.v1.customers.payment_methods.list_async(customer.id))
     method = methods.data[0].id
     for _time in range(2):
         intent = api.pay(customer=customer.id, payment_method=method, off_session=True)
         assert (intent.status, intent.payment_method) == ("succeeded", method)
-    assert api.run(api.client.v1.customers.retrieve_async(customer.id)).email == "jenny@example.com"
+    assert api.run(api.v1.customers.retrieve_async(customer.id)).email == "jenny@example.com"
 
 
 def test_method_without_customer_serves_once(api: Driver) -> None:
@@ -215,7 +214,7 @@ def test_method_without_customer_serves_once(api: Driver) -> None:
 def test_method_of_another_customer_is_refused(api: Driver) -> None:
     """https://docs.stripe.com/api/payment_intents/create#create_payment_intent-customer."""
     customer = api.customer(payment_method="pm_card_visa")
-    methods = api.run(api.client.v1.customers.payment_methods.list_async(customer.id))
+    methods = api.run(api.v1.customers.payment_methods.list_async(customer.id))
     error = error_of(lambda: api.pay(payment_method=methods.data[0].id))
     assert error.http_status == 400
 
@@ -308,7 +307,7 @@ def test_list_filters_by_created(api: Driver) -> None:
     intent = api.pay(confirm=False, customer=customer.id)
 
     def found(**created: int) -> list[str]:
-        page = api.run(api.intents.list_async({"customer": customer.id, "created": created}))  # type: ignore[typeddict-item]
+        page = api.run(api.intents.list_async({"customer": customer.id, "created": created}))
         return [one.id for one in page.data]
 
     assert found(gte=intent.created, lte=intent.created) == [intent.id]
@@ -318,8 +317,8 @@ def test_list_filters_by_created(api: Driver) -> None:
 
 def test_list_limit_is_bounded(api: Driver) -> None:
     """https://docs.stripe.com/api/pagination: between 1 and 100."""
-    for limit in (0, 101):
-        assert error_of(lambda limit=limit: api.run(api.intents.list_async({"limit": limit}))).http_status == 400
+    assert api.raw("GET", "/v1/payment_intents", "limit=0").status == 400
+    assert api.raw("GET", "/v1/payment_intents", "limit=101").status == 400
 
 
 def test_unknown_ids_are_404(api: Driver) -> None:
@@ -334,7 +333,7 @@ def test_balance_transactions_can_be_listed_by_source(api: Driver) -> None:
     """https://docs.stripe.com/api/balance_transactions/list."""
     intent = api.pay(capture_method="automatic", metadata={"paymentId": str(uuid.uuid4())})
     lines = eventually(
-        lambda: api.run(api.client.v1.balance_transactions.list_async({"source": intent.latest_charge})).data,
+        lambda: api.run(api.v1.balance_transactions.list_async({"source": intent.latest_charge})).data,
         deadline_s=DEADLINE_S,
     )
     assert [(line.amount, line.type) for line in lines] == [(1000, "charge")]

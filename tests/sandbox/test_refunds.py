@@ -2,7 +2,7 @@
 
 import stripe
 
-from tests.sandbox.driver import Driver, Steer, error_of
+from tests.sandbox.driver import Driver, Steer, error_of, is_a
 
 
 def test_full_refund(api: Driver) -> None:
@@ -35,7 +35,7 @@ def test_refund_above_the_rest_is_refused(api: Driver) -> None:
     intent = api.pay()
     api.refund(payment_intent=intent.id, amount=600)
     error = error_of(lambda: api.refund(payment_intent=intent.id, amount=401))
-    assert isinstance(error, stripe.InvalidRequestError)
+    assert is_a(error, stripe.InvalidRequestError)
     assert (error.http_status, error.error.param) == (400, "amount")
     assert "is greater than unrefunded amount on charge ($4.00)" in str(error)
 
@@ -81,7 +81,7 @@ def test_refunds_can_be_retrieved_and_listed(api: Driver) -> None:
     api.refund(payment_intent=other.id)
     assert api.run(api.refunds.retrieve_async(made[0])).id == made[0]
     for given in ({"payment_intent": intent.id}, {"charge": intent.latest_charge}):
-        page = api.run(api.refunds.list_async(given))  # type: ignore[arg-type]
+        page = api.run(api.refunds.list_async(given))
         assert [one.id for one in page.data] == made[::-1]
 
 
@@ -148,15 +148,14 @@ def test_dashboard_refund_has_no_key_of_ours(api: Driver, steer: Steer) -> None:
 
 def test_dispute_is_opened_by_its_test_card(api: Driver, steer: Steer) -> None:
     """https://docs.stripe.com/testing#disputes (pm_card_createDispute)."""
-    assert steer
     intent = api.pay(payment_method="pm_card_createDispute")
     steer.advance(1)
     charge = api.charge(intent.latest_charge)
     assert charge.disputed is True
-    page = api.run(api.client.v1.disputes.list_async({"payment_intent": intent.id}))
+    page = api.run(api.v1.disputes.list_async({"payment_intent": intent.id}))
     dispute = page.data[0]
     assert (dispute.reason, dispute.status, dispute.amount) == ("fraudulent", "needs_response", 1000)
-    assert api.run(api.client.v1.disputes.retrieve_async(dispute.id)).charge == charge.id
+    assert api.run(api.v1.disputes.retrieve_async(dispute.id)).charge == charge.id
     types = api.event_types(dispute.id)
     assert types == ["charge.dispute.created", "charge.dispute.funds_withdrawn"]
     error = error_of(lambda: api.refund(payment_intent=intent.id))
@@ -181,6 +180,6 @@ def test_inquiry_takes_no_money(api: Driver, steer: Steer) -> None:
     """https://docs.stripe.com/disputes/how-disputes-work#inquiries."""
     intent = api.pay(payment_method="pm_card_createDisputeInquiry")
     steer.advance(1)
-    dispute = api.run(api.client.v1.disputes.list_async({"charge": intent.latest_charge})).data[0]
+    dispute = api.run(api.v1.disputes.list_async({"charge": intent.latest_charge})).data[0]
     assert (dispute.status, dispute.balance_transactions) == ("warning_needs_response", [])
     assert api.refund(payment_intent=intent.id).status == "succeeded"

@@ -1,9 +1,11 @@
 """Refused requests: https://docs.stripe.com/error-codes, https://docs.stripe.com/api/errors."""
 
+from functools import partial
+
 import pytest
 import stripe
 
-from tests.sandbox.driver import Driver, error_of
+from tests.sandbox.driver import Driver, error_of, is_a
 
 VALID = "amount=1000&currency=usd"
 
@@ -44,7 +46,7 @@ def test_bad_parameter_is_named(api: Driver, form: str, param: str, code: str) -
 def test_amount_has_limits(api: Driver, amount: int, currency: str, code: str) -> None:
     """https://docs.stripe.com/currencies#minimum-and-maximum-charge-amounts."""
     error = error_of(lambda: api.pay(confirm=False, amount=amount, currency=currency))
-    assert isinstance(error, stripe.InvalidRequestError)
+    assert is_a(error, stripe.InvalidRequestError)
     assert (error.http_status, error.error.code, error.error.param) == (400, code, "amount")
 
 
@@ -94,7 +96,7 @@ def test_metadata_has_limits(api: Driver) -> None:
     fits = {f"key{number}": "v" * 500 for number in range(50)}
     assert api.pay(confirm=False, metadata=fits).metadata["key49"] == "v" * 500
     for wrong in ({"k" * 41: "v"}, {"k": "v" * 501}, {f"k{number}": "v" for number in range(51)}):
-        assert error_of(lambda wrong=wrong: api.pay(confirm=False, metadata=wrong)).http_status == 400
+        assert error_of(partial(api.pay, confirm=False, metadata=wrong)).http_status == 400
 
 
 def test_confirmation_parameters_need_confirm(api: Driver) -> None:
