@@ -19,7 +19,11 @@ def database_url(settings: Settings) -> str:
     return settings.database_url
 
 
-def run_process(name: str, main: Callable[[asyncio.Event], Awaitable[None]]) -> int:
+def run_process(
+    name: str,
+    main: Callable[[asyncio.Event], Awaitable[None]],
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+) -> int:
     """Runs `main` with an event that is set on the first SIGTERM or SIGINT; `main` returns when it has let go of all."""
 
     async def until_stopped() -> None:
@@ -31,5 +35,6 @@ def run_process(name: str, main: Callable[[asyncio.Event], Awaitable[None]]) -> 
         await main(stop)
         log.info("process.stopped", process=name)
 
-    asyncio.run(until_stopped())
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(until_stopped())
     return 0

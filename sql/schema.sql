@@ -554,6 +554,20 @@ comment on column payments.stripe_requests.state is
   'intended: not sent yet. in_flight: sent, no answer yet. in_doubt: no clear answer (timeout, 5xx); the same key goes out again. '
   'answered: Stripe has said yes or no. parked: needs an operator or the reconciler.';
 
+-- One limit for the workers of all hosts. A worker reserves its next calls, at most a second ahead, and spaces them out.
+create table payments.rate_limits (
+  resource text primary key,
+  next_call_at timestamptz not null default now(),
+  lowered_to double precision not null default 1 check (lowered_to > 0 and lowered_to <= 1),
+  lowered_at timestamptz not null default now()
+);
+comment on table payments.rate_limits is
+  'How fast we may call: each row is locked for one short update, which reserves calls, never while one is made.';
+comment on column payments.rate_limits.next_call_at is 'All before is reserved; the next call may begin here.';
+comment on column payments.rate_limits.lowered_to is
+  'The share of STRIPE_CALLS_PER_S that was left when Stripe last said 429, at lowered_at; it recovers within a minute.';
+insert into payments.rate_limits (resource) values ('stripe');
+
 -- ------------------------------------------------------------------------------------------------------------------
 -- The inbox: what Stripe said
 -- ------------------------------------------------------------------------------------------------------------------
@@ -680,6 +694,29 @@ left join payments.outbox o on
 group by l.queue_name, (b.last).dispatched_at;
 comment on view payments.outbox_lag is 'Each queue: how many events it is owed, and since when.';
 
+-- Security definer: whoever may see how long the queues are may not read what is in them. A queue that is locked or dropped
+-- is left out; counting stops at 100,000, so that a backlog of millions does not make looking at it costly.
+create function payments.queue_lengths() returns table (queue_name text, length bigint, oldest_age interval)
+language plpgsql security definer
+set search_path = ''
+set lock_timeout = '100ms'
+as $$
+declare
+  lane text;
+begin
+  for lane in select l.queue_name from payments.lanes l order by l.queue_name loop
+    begin
+      return query execute format(
+        'select %L::text, count(*), now() - min(enqueued_at) '
+        'from (select enqueued_at from pgmq.%I order by msg_id limit 100000) m', lane, 'q_' || lane
+      );
+    exception when lock_not_available or undefined_table then
+      null;
+    end;
+  end loop;
+end $$;
+comment on function payments.queue_lengths is 'How many messages each queue holds, up to 100,000, and how old the oldest is.';
+
 create view payments.inbox_pending as
 select
   inbox_id, source, message_id, message_type, payment_id, received_at, now() - received_at as age,
@@ -775,7 +812,7 @@ revoke all on all functions in schema payments from public;
 grant usage on schema payments, pgmq to payments_api, payments_relay, payments_worker, payments_readonly;
 grant execute on function
   payments.rfc3339, payments.routing_key, payments.may_change, payments.is_dispatched, payments.last_batch,
-  payments.payment_answer, payments.event_headers
+  payments.payment_answer, payments.event_headers, payments.queue_lengths
 to payments_api, payments_relay, payments_worker, payments_readonly;
 grant select on payments.schema_migrations, payments.cluster to payments_api, payments_relay, payments_worker;
 grant select on payments.outbox_lag, payments.inbox_pending, payments.stuck_payments, payments.audit_imbalances
@@ -811,6 +848,7 @@ grant insert (payment_id, signal, source, from_status, to_status, decision, why,
 on payments.payment_history to payments_worker;
 grant insert (event_id, event_type, aggregate_id, sequence, payload, headers, occurred_at) on payments.outbox to payments_worker;
 grant insert, update on payments.stripe_requests to payments_worker;
+grant select, update on payments.rate_limits to payments_worker;
 grant insert (source, message_id, message_type, payment_id, payload) on payments.inbox to payments_worker;
 grant update (payment_id, processed_at, outcome, attempts, last_error, next_attempt_at) on payments.inbox to payments_worker;
 grant insert (origin, message_id, payment_id, payload, headers, attempts, error) on payments.dead_letters to payments_worker;

@@ -1,0 +1,62 @@
+"""Puts the API together: routes, what turns exceptions into answers, and the envelope around all."""
+
+from litestar import Litestar, Response
+from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
+from litestar.types import ASGIApp
+
+from payments.api.authorize import authorize
+from payments.api.bodies import Disconnected
+from payments.api.envelope import CLIENT_CLOSED_REQUEST, Envelope, internal_error, log_failure
+from payments.api.operation import live, metrics, ready
+from payments.api.problems import Refusal, to_response
+from payments.api.reading import get_history, get_payment, list_payments
+from payments.api.request_record import record_of
+from payments.api.services import ApiRequest, Services, install
+from payments.database.connections import DATABASE_AWAY
+
+ROUTES = (authorize, get_payment, get_history, list_payments, live, ready, metrics)
+
+
+def build_app(services: Services) -> ASGIApp:
+    """The ASGI app of one process; the services are the caller's to open and close."""
+    app = Litestar(
+        route_handlers=ROUTES,
+        exception_handlers={Exception: _answer_exception},
+        openapi_config=None,
+        logging_config=None,
+        request_max_body_size=None,  # payments.api.bodies bounds the bodies of each route
+    )
+    install(app, services)
+    return Envelope(app, services.in_flight, services.metrics)
+
+
+def _answer_exception(request: ApiRequest, error: Exception) -> Response[bytes]:
+    record = record_of(request.scope)
+    if isinstance(error, Disconnected):
+        record.is_disconnected = True
+        return Response(b"", status_code=CLIENT_CLOSED_REQUEST)
+    refusal = _refusal(error)
+    if refusal is None:
+        log_failure(error, record)
+        refusal = internal_error()
+    record.code = refusal.problem.code
+    record.payment_id = record.payment_id or refusal.problem.payment_id
+    return to_response(refusal)
+
+
+def _refusal(error: Exception) -> Refusal | None:
+    """The refusal that an exception stands for; None when it is a fault of ours."""
+    match error:
+        case Refusal():
+            return error
+        case NotFoundException():
+            return Refusal("not_found", "No route has this path; /schema lists them.")
+        case MethodNotAllowedException():
+            allowed = (error.headers or {}).get("allow", "")
+            return Refusal("method_not_allowed", f"This path takes {allowed}.", headers={"Allow": allowed})
+        case HTTPException() if error.status_code < 500:
+            return Refusal("malformed_request", "The request's head is not as HTTP demands.")
+        case _ if isinstance(error, DATABASE_AWAY):
+            return Refusal("database_unavailable", "The database cannot be reached; try again.")
+        case _:
+            return None

@@ -1,0 +1,66 @@
+"""The API's process: opens what the handlers work with, serves until told to stop, and answers all waiters first."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from payments.api.app import build_app
+from payments.api.authentication import Authenticator
+from payments.api.gauges import Gauges
+from payments.api.in_flight import InFlight
+from payments.api.request_metrics import RequestMetrics
+from payments.api.server import serve
+from payments.api.services import Services
+from payments.api.waiting import Waiters
+from payments.database.connections import open_pool
+from payments.process import database_url
+from payments.settings import Settings
+from payments.wakeup import SETTLED, Listener, Notifier
+
+ROLE = "payments_api"
+
+log = structlog.get_logger()
+
+
+async def run_api(settings: Settings, listener: socket.socket, stop: asyncio.Event) -> None:
+    """Serves on `listener` until `stop`. Raises what `open_pool` raises."""
+    async with open_services(settings) as services:
+        serving = asyncio.create_task(serve(build_app(services), listener, stop, settings.shutdown_grace_s))
+        host, port = listener.getsockname()[:2]
+        log.info("api.listening", host=host, port=port)
+        await asyncio.wait({serving, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
+        services.waiters.release_all()
+        await serving
+
+
+@contextlib.asynccontextmanager
+async def open_services(settings: Settings) -> AsyncIterator[Services]:
+    """Everything the handlers work with, opened, and closed at the end."""
+    dsn = database_url(settings)
+    direct_dsn = settings.listen_dsn or dsn
+    registry = CollectorRegistry()
+    async with (
+        open_pool(dsn, ROLE, settings.api_connections_max) as pool,
+        Notifier(direct_dsn, ROLE) as notifier,
+        Listener(direct_dsn, ROLE) as bells,
+        Waiters(pool, bells.subscribe(SETTLED), settings.poll_interval_ms / 1_000) as waiters,
+    ):
+        gauges = Gauges(pool, registry)
+        try:
+            yield Services(
+                settings=settings,
+                pool=pool,
+                notifier=notifier,
+                waiters=waiters,
+                authenticator=Authenticator(pool),
+                in_flight=InFlight(),
+                gauges=gauges,
+                metrics=RequestMetrics(registry),
+                registry=registry,
+            )
+        finally:
+            await gauges.close()

@@ -1,0 +1,81 @@
+"""uvicorn's HTTP protocol with bounds that it leaves to a proxy: how large a request's head may be, and how slow."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from payments.api.problems import MEDIA_TYPE, Refusal
+from payments.domain.identifiers import new_id
+
+HEAD_BYTES_MAX = 32_768  # several times what clients and proxies send, traces and cookies included
+HEAD_TIMEOUT_S = 10.0  # from the first byte of a head, or from connecting, to its last
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """Answers a head that is malformed, too large or too slow with a problem, and closes."""
+
+    _head_bytes = 0
+    _head_timer: asyncio.TimerHandle | None = None
+    _is_in_body = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begins to wait for the first head."""
+        super().connection_made(transport)
+        self._start_head_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forgets the connection."""
+        self._stop_head_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Counts what belongs to heads; what lies in the same packet as a body's end counts as body."""
+        if not self._is_in_body:
+            self._head_bytes += len(data)
+            self._start_head_timer()
+        super().data_received(data)
+        if not self._is_in_body and self._head_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
+            self._refuse(Refusal("headers_too_large", f"The request's head may have at most {HEAD_BYTES_MAX} bytes."))
+
+    def on_headers_complete(self) -> None:
+        """The head is there: what follows is a body or the next head."""
+        self._stop_head_timer()
+        self._is_in_body, self._head_bytes = True, 0
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The request is there in full."""
+        self._is_in_body = False
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words, not ours
+        """Answers what is no HTTP."""
+        self._refuse(Refusal("malformed_request", "This is not a request of HTTP/1.1."))
+
+    def _start_head_timer(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._on_slow_head)
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _on_slow_head(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.close()
+
+    def _refuse(self, refusal: Refusal) -> None:
+        body = msgspec.json.encode(refusal.problem)
+        headers: list[tuple[str, Any]] = [
+            ("content-type", MEDIA_TYPE),
+            ("content-length", len(body)),
+            ("x-request-id", new_id()),
+            ("connection", "close"),
+        ]
+        head = "".join(f"{name}: {value}\r\n" for name, value in headers)
+        status = refusal.problem.status
+        self.transport.write(f"HTTP/1.1 {status} {refusal.problem.title}\r\n{head}\r\n".encode() + body)
+        self.transport.close()

@@ -1,0 +1,124 @@
+"""Callers who wait for a payment to settle, woken by the recorder's notification and, failing that, by polling.
+
+One task looks for all of them with one statement; what a waiter costs is a place in a dictionary.
+"""
+
+import asyncio
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+from uuid import UUID
+
+import structlog
+
+from payments.api.views import PaymentView, find_settled
+from payments.database.connections import DATABASE_AWAY, Pool
+from payments.wakeup import PollInterval, Wakeup
+
+# Each holds a connection of its caller. Whoever finds no place is answered at once, as if time had run out.
+WAITERS_MAX = 2_000
+IDLE_S = 60.0  # without waiters there is nothing to poll for; the first one rings
+
+log = structlog.get_logger()
+
+
+class Waiters:
+    """The waiters of this process. `async with` runs the task that looks; leaving answers everybody."""
+
+    def __init__(self, pool: Pool, bell: Wakeup, poll_interval_s: float) -> None:
+        self._pool = pool
+        self._bell = bell
+        self._interval = PollInterval(poll_interval_s)
+        self._waiting: dict[UUID, set[asyncio.Future[PaymentView | None]]] = {}
+        self._count = 0
+        self.is_closed = False
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        """Begins to look."""
+        self._task = asyncio.create_task(self._run(), name="waiters")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Answers whoever still waits, and ends."""
+        self.release_all()
+        assert self._task is not None
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    @property
+    def count(self) -> int:
+        """How many wait."""
+        return self._count
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a further caller may wait."""
+        return self._count < WAITERS_MAX and not self.is_closed
+
+    def release_all(self) -> None:
+        """Answers everybody with the state as it stands, now and from now on: the process is about to end."""
+        self.is_closed = True
+        for futures in self._waiting.values():
+            for future in futures:
+                if not future.done():
+                    future.set_result(None)
+
+    async def wait(self, payment_id: UUID, timeout_s: float) -> PaymentView | None:
+        """The payment once it has settled; None when time is up or there is no room. Cancelling frees the place."""
+        if not self.has_room or timeout_s <= 0:
+            return None
+        future: asyncio.Future[PaymentView | None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(payment_id, set()).add(future)
+        self._count += 1
+        if self._count == 1:
+            self._bell.ring()
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await future
+        except TimeoutError:
+            return None
+        finally:
+            self._count -= 1
+            futures = self._waiting[payment_id]
+            futures.discard(future)
+            if not futures:
+                del self._waiting[payment_id]
+
+    async def _run(self) -> None:
+        is_away = False
+        while True:
+            named = await self._bell.wait(self._interval.timeout_s if self._waiting else IDLE_S)
+            wanted = self._wanted(named)
+            if not wanted:
+                continue
+            try:
+                async with self._pool.connection() as conn:
+                    settled = await find_settled(conn, wanted)
+            except DATABASE_AWAY as error:
+                if not is_away:
+                    log.warning("waiters.lost_database", error=type(error).__name__)
+                is_away = True
+                await asyncio.sleep(self._interval.timeout_s)
+                continue
+            is_away = False
+            self._interval.note(announced=named is not None, found_work=bool(settled))
+            for view in settled:
+                self._answer(view)
+
+    def _wanted(self, named: set[str] | None) -> list[UUID]:
+        """Whom to look for: those named, if all news was of particular payments, else all."""
+        if named and "" not in named:
+            mentioned: set[UUID] = set()
+            for payload in named:
+                with suppress(ValueError):
+                    mentioned.add(UUID(payload))
+            return [payment_id for payment_id in mentioned if payment_id in self._waiting]
+        return list(self._waiting)
+
+    def _answer(self, view: PaymentView) -> None:
+        for future in self._waiting.get(view.payment_id, ()):
+            if not future.done():
+                future.set_result(view)
