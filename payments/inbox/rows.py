@@ -11,7 +11,7 @@ Source = Literal["stripe-webhook", "stripe-api", "reconciler"]
 _QUERIES = load_queries("inbox")
 
 
-async def receive(
+async def receive(  # noqa: PLR0913, PLR0917 - the columns of a row
     conn: Connection, source: Source, message_id: str, message_type: str, payment_id: UUID | None, payload: bytes
 ) -> bool:
     """Keeps a message, JSON bytes of an object, once; False when this source and id are known already.

@@ -3,3 +3,111 @@
 insert into payments.inbox (source, message_id, message_type, payment_id, payload)
 values (%(source)s, %(message_id)s, %(message_type)s, %(payment_id)s, %(payload)s::jsonb)
 on conflict (source, message_id) do nothing;
+
+-- name: claim_new
+-- Rows that nobody has weighed yet, above the low-water mark, each for one recorder.
+select inbox_id, source, message_id, message_type, payment_id, payload, attempts
+from payments.inbox
+where processed_at is null and next_attempt_at is null and inbox_id > %(floor_id)s
+order by inbox_id
+limit %(rows_max)s
+for update skip locked;
+
+-- name: list_due
+-- Rows that were put off until now; each is claimed alone.
+select inbox_id from payments.inbox
+where processed_at is null and next_attempt_at <= now()
+order by next_attempt_at
+limit %(rows_max)s;
+
+-- name: claim_one
+-- One row, unless another recorder has it or it is done or put off.
+select inbox_id, source, message_id, message_type, payment_id, payload, attempts
+from payments.inbox
+where inbox_id = %(inbox_id)s and processed_at is null and (next_attempt_at is null or next_attempt_at <= now())
+for update skip locked;
+
+-- name: claim_leased
+-- Rows put off by the recorder that asks, which now has news of them.
+select inbox_id, source, message_id, message_type, payment_id, payload, attempts
+from payments.inbox
+where inbox_id = any(%(inbox_ids)s) and processed_at is null
+for update skip locked;
+
+-- name: finish
+-- The row was weighed; what came of it.
+update payments.inbox
+set processed_at = clock_timestamp(), outcome = %(outcome)s, payment_id = coalesce(payment_id, %(payment_id)s),
+  last_error = %(why)s
+where inbox_id = %(inbox_id)s;
+
+-- name: supersede
+-- The object was fetched instead; nothing when the row is done already.
+update payments.inbox
+set processed_at = clock_timestamp(), outcome = 'superseded', payment_id = coalesce(payment_id, %(payment_id)s),
+  last_error = null
+where inbox_id = any(%(inbox_ids)s) and processed_at is null;
+
+-- name: put_off
+-- The row waits; `burnt` counts towards its end.
+update payments.inbox
+set next_attempt_at = clock_timestamp() + make_interval(secs => %(pause_s)s), attempts = attempts + %(burnt)s,
+  last_error = %(why)s
+where inbox_id = %(inbox_id)s and processed_at is null;
+
+-- name: bury
+-- A dead letter of an inbox row; one that died before is unsettled again.
+insert into payments.dead_letters (origin, message_id, payment_id, payload, attempts, error)
+select 'inbox', inbox_id::text, payment_id, payload, attempts, %(why)s from payments.inbox where inbox_id = %(inbox_id)s
+on conflict (origin, message_id) do update
+set attempts = excluded.attempts, error = excluded.error, died_at = clock_timestamp(), resolved_at = null, resolution = null;
+
+-- name: find_payments
+-- Which payments these PaymentIntents belong to.
+select processor_payment_intent, payment_id from payments.payments
+where processor_payment_intent = any(%(intent_ids)s);
+
+-- name: lock_payments
+-- Payments for a change, locked in the one order in which everybody locks several.
+select
+  payment_id, order_id, amount, currency, capture_method, payment_method, status, amount_authorized, amount_captured,
+  processor_payment_intent, processor_reference, failure_reason, failure_decline_code, failure_message, next_action,
+  capture_before, last_sequence
+from payments.payments
+where payment_id = any(%(payment_ids)s)
+order by payment_id
+for update;
+
+-- name: recall
+-- What the history of locked payments tells; asked after the lock, so that it has all that was weighed before.
+select payment_id, max(history_id), bool_or(to_status = 'ACTION_REQUIRED')
+from payments.payment_history
+where payment_id = any(%(payment_ids)s)
+group by payment_id;
+
+-- name: last_history_id
+-- How far a payment's history goes, before its object is fetched.
+select coalesce(max(history_id), 0) from payments.payment_history where payment_id = %(payment_id)s;
+
+-- name: change_payment
+-- A locked payment as it was decided to be.
+update payments.payments
+set status = %(status)s, amount_authorized = %(amount_authorized)s, amount_captured = %(amount_captured)s,
+  processor_payment_intent = %(processor_payment_intent)s, processor_reference = %(processor_reference)s,
+  failure_reason = %(failure_reason)s, failure_decline_code = %(failure_decline_code)s,
+  failure_message = %(failure_message)s, next_action = %(next_action)s::jsonb, capture_before = %(capture_before)s,
+  last_sequence = %(last_sequence)s
+where payment_id = %(payment_id)s;
+
+-- name: add_history
+-- Why a payment is where it is.
+insert into payments.payment_history (
+  payment_id, signal, source, from_status, to_status, decision, why, stripe_request_id
+)
+values (
+  %(payment_id)s, %(signal)s, %(source)s, %(from_status)s, %(to_status)s, %(decision)s, %(why)s, %(stripe_request_id)s
+);
+
+-- name: database_time
+-- The time that events carry: one clock for all hosts.
+select clock_timestamp();

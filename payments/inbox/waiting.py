@@ -1,0 +1,73 @@
+"""Rows of the inbox between their arrival and their end: claimed, put off, finished, buried.
+
+All functions join the caller's transaction. A claimed row is locked until that ends, and skipped by other recorders.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import structlog
+
+from payments.database.connections import Connection
+from payments.database.queries import load_queries
+from payments.inbox.reading import InboxRow
+
+ERROR_CHARACTERS_MAX = 1_000  # of an error kept with a row: a message, not a traceback
+
+_QUERIES = load_queries("inbox")
+log = structlog.get_logger()
+
+
+async def claim_new(conn: Connection, floor_id: int, rows_max: int) -> list[InboxRow]:
+    """Claims rows above `floor_id` that were never put off, the oldest first."""
+    return await _claim(conn, "claim_new", {"floor_id": floor_id, "rows_max": rows_max})
+
+
+async def claim_one(conn: Connection, inbox_id: int) -> InboxRow | None:
+    """Claims one row; None when another recorder has it, or it is done or put off."""
+    return next(iter(await _claim(conn, "claim_one", {"inbox_id": inbox_id})), None)
+
+
+async def claim_leased(conn: Connection, inbox_ids: Sequence[int]) -> list[InboxRow]:
+    """Claims rows that this process put off for itself; those that are done are left out."""
+    return await _claim(conn, "claim_leased", {"inbox_ids": list(inbox_ids)})
+
+
+async def _claim(conn: Connection, query: str, values: dict[str, object]) -> list[InboxRow]:
+    rows: list[Any] = await (await conn.execute(_QUERIES[query], values)).fetchall()
+    return [InboxRow(*row) for row in rows]
+
+
+async def list_due(conn: Connection, rows_max: int) -> list[int]:
+    """The ids of rows whose time has come again; they are not claimed."""
+    rows: list[Any] = await (await conn.execute(_QUERIES["list_due"], {"rows_max": rows_max})).fetchall()
+    return [row[0] for row in rows]
+
+
+async def finish(
+    conn: Connection, row: InboxRow, outcome: str, payment_id: UUID | None, why: str | None = None
+) -> None:
+    """Marks a row as done; `why` is kept as its error."""
+    values = {"inbox_id": row.inbox_id, "outcome": outcome, "payment_id": payment_id, "why": why}
+    await conn.execute(_QUERIES["finish"], values)
+
+
+async def supersede(conn: Connection, inbox_ids: Sequence[int], payment_id: UUID) -> int:
+    """Marks rows as answered by a fetched object; returns how many still waited."""
+    values = {"inbox_ids": list(inbox_ids), "payment_id": payment_id}
+    return (await conn.execute(_QUERIES["supersede"], values)).rowcount
+
+
+async def put_off(conn: Connection, inbox_id: int, pause_s: float, why: str, *, burnt: int) -> None:
+    """Lets a row wait; `burnt` attempts count towards its end."""
+    values = {"inbox_id": inbox_id, "pause_s": pause_s, "why": why[:ERROR_CHARACTERS_MAX], "burnt": burnt}
+    await conn.execute(_QUERIES["put_off"], values)
+
+
+async def bury(conn: Connection, row: InboxRow, payment_id: UUID | None, why: str) -> None:
+    """Makes a dead letter of a row: an operator must look, and may let it be tried again."""
+    log.error("inbox.buried", inbox_id=row.inbox_id, message_id=row.message_id, why=why)
+    error = why[:ERROR_CHARACTERS_MAX]
+    await conn.execute(_QUERIES["bury"], {"inbox_id": row.inbox_id, "why": error})
+    await finish(conn, row, "dead", payment_id, error)
