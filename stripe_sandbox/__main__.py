@@ -35,7 +35,7 @@ async def serve(settings: Settings) -> None:
         port=settings.port,
         http=DroppableProtocol,
         lifespan="off",
-        log_level="critical",
+        log_level="error",
         access_log=False,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,

@@ -26,6 +26,8 @@ CONCURRENCY_MAX = 32
 # How long the loop sleeps at most: a clock moved by another process's restart is noticed by then.
 NAP_S_MAX = 0.5
 PRUNE_EVERY_S = 5.0
+# A reset waits this long for deliveries under way, so that none of them reaches the next test.
+SETTLE_S = 1.0
 
 _USER_AGENT = "Stripe/1.0 (+https://stripe.com/docs/webhooks)"
 
@@ -156,6 +158,14 @@ class Courier:
             "http_status": http_status,
             "error": error,
         }
+
+    async def settle(self) -> None:
+        """Let the deliveries under way end, for a moment, then cut them off."""
+        tasks = list(self._under_way.values())
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=SETTLE_S)
+            for task in late:
+                task.cancel()
 
     async def close(self) -> None:
         """Stop sending; what was not delivered stays pending."""

@@ -1,13 +1,17 @@
-"""Ids that look like Stripe's: a prefix and enough randomness."""
+"""Ids that look like Stripe's: a prefix, the time, and enough randomness.
+
+The time comes first so that new rows stand at the end of their index; with random ids every insert met a cold page.
+"""
 
 from __future__ import annotations
 
 import secrets
+import time
 
 
 def new_id(prefix: str) -> str:
-    """A fresh id, as ``pi_3f0c…``."""
-    return f"{prefix}_3{secrets.token_hex(11)}"
+    """A fresh id, as ``pi_319a4…``."""
+    return f"{prefix}_3{time.time_ns() // 1_000_000:011x}{secrets.token_hex(6)}"
 
 
 def new_secret(owner: str) -> str:

@@ -131,7 +131,7 @@ def _set_method(call: Call, intent: Record, identifier: str) -> None:
         raise refused(text, code="payment_intent_incompatible_payment_method", param="payment_method")
     intent.body["payment_method"] = method.id
     if intent.body["status"] == "requires_payment_method":
-        intent.body["status"] = "requires_confirmation"
+        move(intent, "requires_confirmation")
 
 
 def confirm(call: Call, ids: tuple[str, ...], given: Json) -> Json:

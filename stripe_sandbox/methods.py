@@ -79,8 +79,8 @@ def attach(call: Call, ids: tuple[str, ...], given: Json) -> Json:
 
 def own(call: Call, method: Record, customer: str) -> None:
     """Attach the method to a customer and say so."""
-    method.body["customer"] = method.parent = customer
-    call.store.save(method)
+    method.body["customer"] = customer
+    call.store.adopt(method, customer)
     emit(call, "payment_method.attached", method)
 
 

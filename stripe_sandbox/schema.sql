@@ -40,19 +40,20 @@ CREATE INDEX IF NOT EXISTS ledger_by_intent ON ledger (intent, seq);
 
 -- One row per idempotency key whose request began execution; pruned after 24 hours.
 CREATE TABLE IF NOT EXISTS idempotency (
-    key         TEXT PRIMARY KEY,
+    key         TEXT NOT NULL UNIQUE,
     endpoint    TEXT NOT NULL,
     fingerprint BLOB NOT NULL,
     status      INTEGER NOT NULL,
     body        BLOB NOT NULL,
     request_id  TEXT NOT NULL,
     created     REAL NOT NULL
-) WITHOUT ROWID;
+);
 CREATE INDEX IF NOT EXISTS idempotency_by_age ON idempotency (created);
 
--- Webhook deliveries, one per event and endpoint (more when duplicated).
+-- Webhook deliveries, one per event and endpoint (more when duplicated). AUTOINCREMENT: an id is never used again, so
+-- that an attempt still under way at a reset cannot mark another delivery as done.
 CREATE TABLE IF NOT EXISTS deliveries (
-    id          INTEGER PRIMARY KEY,
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
     event       TEXT NOT NULL,
     type        TEXT NOT NULL,
     object      TEXT NOT NULL,
@@ -78,7 +79,7 @@ CREATE TABLE IF NOT EXISTS jobs (
 CREATE INDEX IF NOT EXISTS jobs_due ON jobs (due);
 
 CREATE TABLE IF NOT EXISTS faults (
-    id   INTEGER PRIMARY KEY,
+    id   INTEGER PRIMARY KEY AUTOINCREMENT,
     spec BLOB NOT NULL,
     seen INTEGER NOT NULL DEFAULT 0,
     fired INTEGER NOT NULL DEFAULT 0

@@ -13,7 +13,15 @@ PAYABLE = ("requires_payment_method", "requires_confirmation", "requires_action"
 
 TRANSITIONS: dict[str, frozenset[str]] = {
     "requires_payment_method": frozenset(
-        {"requires_payment_method", "requires_action", "processing", "requires_capture", "succeeded", "canceled"}
+        {
+            "requires_confirmation",
+            "requires_payment_method",
+            "requires_action",
+            "processing",
+            "requires_capture",
+            "succeeded",
+            "canceled",
+        }
     ),
     "requires_confirmation": frozenset(
         {"requires_payment_method", "requires_action", "processing", "requires_capture", "succeeded", "canceled"}

@@ -75,15 +75,19 @@ def health(request: Steering) -> Reply:
     return 200, {"status": "ok", "api_version": API_VERSION, "now": request.sandbox.clock.now()}
 
 
-def reset(request: Steering) -> Reply:
+async def reset(request: Steering) -> Reply:
     """``POST /_sandbox/reset``: an empty account, real time, no faults, the endpoint of the command line."""
+    request.sandbox.webhooks.mute()
+    await request.courier.settle()
     request.sandbox.reset()
     return 200, {"reset": True}
 
 
 def read_ledger(request: Steering) -> Reply:
-    """``GET /_sandbox/ledger?payment_id=&payment_intent=``."""
+    """``GET /_sandbox/ledger?payment_id=&payment_intent=&summary=1``."""
     store, query = request.sandbox.store, request.query
+    if "summary" in query:
+        return 200, ledger.summary(store)
     if "payment_intent" in query:
         found = store.find("payment_intent", query["payment_intent"])
         records = [found] if found is not None else []

@@ -75,6 +75,11 @@ class Webhooks:
         self._store.put_meta("steering", steering)
         self.steering = steering
 
+    def mute(self) -> None:
+        """Nothing more of this account is sent; what is pending is dropped."""
+        with self._store.transaction():
+            self._store.db.execute("UPDATE deliveries SET status = 'dropped' WHERE status = 'pending'")
+
     def enqueue(self, event: Json, now: float) -> None:
         """Write the deliveries of a new event beside it, in the same transaction."""
         kind = event["type"]
