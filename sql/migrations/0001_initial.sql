@@ -381,116 +381,144 @@ comment on table payments.lanes is
   'The pgmq queues that the relay serves. Which events a queue gets stands in pgmq.topic_bindings.';
 
 -- A batch is a window between two snapshots: what is visible in `upto` and was not in `after`. Its predecessor is unique, so
--- PostgreSQL itself refuses a second batch on the same footing, whatever locks or isolation levels went wrong.
+-- PostgreSQL itself refuses a second batch on the same footing, whatever locks or isolation levels went wrong. No foreign key
+-- leads to it: old batches are deleted one day, and nothing may hold or follow them.
 create table payments.relay_batches (
   batch_id bigint generated always as identity primary key,
   queue_name text not null references payments.lanes on delete cascade,
-  previous_batch_id bigint unique,
+  previous_batch_id bigint unique check (previous_batch_id < batch_id),
   after_snapshot pg_snapshot not null,
   upto_snapshot pg_snapshot not null,
   window_floor_id bigint not null,
+  window_ceiling_id bigint not null,
   last_outbox_id bigint not null,
   row_count int not null,
   window_done boolean not null,
   dispatched_at timestamptz not null default clock_timestamp(),
-  unique (queue_name, batch_id),
-  foreign key (queue_name, previous_batch_id) references payments.relay_batches (queue_name, batch_id) on delete cascade
+  unique (queue_name, batch_id)
 );
 create unique index relay_batches_one_first on payments.relay_batches (queue_name) where previous_batch_id is null;
 comment on table payments.relay_batches is 'Append-only: how far each lane has come, batch by batch, in snapshots and by outbox id.';
+comment on column payments.relay_batches.previous_batch_id is 'Null: the lane starts here, and is owed nothing from before.';
 comment on column payments.relay_batches.window_floor_id is
-  'No row of the window that began after `after_snapshot` stands at or below this id: the scan starts here.';
+  'The rows of transactions that began after `after_snapshot` stand above this id and not above `window_ceiling_id`.';
 comment on column payments.relay_batches.last_outbox_id is 'Inside an open window: all its rows up to this id are dispatched.';
+comment on column payments.relay_batches.row_count is 'How many messages the batch sent to the queue.';
 comment on column payments.relay_batches.window_done is 'The window is dispatched to its end; the next batch opens a new one.';
 
 -- Dispatches the next rows of one lane; the caller commits. Returns how many outbox rows it went past, 0 when the lane is
 -- caught up, -1 when another relay is at work on it. A queue that is locked raises lock_not_available, one that was dropped
 -- undefined_table: that lane stops, alone, and goes on where it stood.
 --
--- Which rows: those visible in the new snapshot and not in the last. All but a few were written by transactions that began
--- after the last snapshot; the stragglers, in progress when it was taken, are fetched by their transaction ids. So the cost
--- depends on what is new, never on what was dispatched before.
+-- Which rows: those visible in the new snapshot and not in the last, by outbox id. All but a few were written by transactions
+-- that began after the last snapshot: they stand between two ids, found once, when the window opens. The stragglers, in
+-- progress when that snapshot was taken, are fetched by their transaction ids. So the cost depends on what is new, never on
+-- what was dispatched before, and a window that stays open over many batches is read once.
 --
--- Plans are guarded: one made while the outbox was empty must not outlive that. READ COMMITTED only, for each statement
--- below must see what committed before it.
+-- Plans are guarded: one made while the outbox was empty must not outlive that, so every scan below can only go by the index
+-- that it is meant for (`>= and <=` instead of `=`, lest the order of another index will do as well). READ COMMITTED only, for
+-- each statement must see what committed before it.
 create function payments.dispatch(lane text, rows_max int) returns int
 language plpgsql
 set lock_timeout = '100ms'
+set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_sort = off
+set jit = off
 as $$
 declare
-  nothing_above constant bigint := 9223372036854775807;
+  -- So many rows of other queues are looked at again next time rather than recorded as passed: cheaper than a commit.
+  ignored_max constant int := 100;
   last payments.relay_batches;
   opened pg_snapshot;
   closing pg_snapshot;
   floor_id bigint;
+  ceiling_id bigint;
   position_id bigint;
-  in_progress xid8[];
-  stragglers bigint[];
-  candidates bigint[];
-  regexes text[];
+  passed int;
+  has_more boolean;
   payloads jsonb[];
   event_headers jsonb[];
 begin
   if current_setting('transaction_isolation') <> 'read committed' then
     raise exception 'payments.dispatch needs READ COMMITTED';
   end if;
+  if rows_max < 1 then
+    raise exception 'payments.dispatch needs rows_max of 1 or more';
+  end if;
   if not pg_try_advisory_xact_lock(hashtext('payments.dispatch'), hashtext(lane)) then
     return -1;
   end if;
-  select * into strict last from payments.relay_batches where queue_name = lane order by queue_name desc, batch_id desc limit 1;
+  select * into strict last from payments.relay_batches
+  where queue_name <= lane and queue_name >= lane
+  order by queue_name desc, batch_id desc limit 1;
 
   if last.window_done then
     opened := last.upto_snapshot;
     closing := pg_current_snapshot();
     position_id := 0;
-    select coalesce(min(outbox_id) - 1, nothing_above) into floor_id from payments.outbox
+    -- `+ 0`, or PostgreSQL may look for the least id by walking all ids from the first.
+    select coalesce(min(outbox_id + 0) - 1, 0), coalesce(max(outbox_id + 0), 0) into floor_id, ceiling_id
+    from payments.outbox
     where xid >= pg_snapshot_xmax(opened) and xid < pg_snapshot_xmax(closing) and pg_visible_in_snapshot(xid, closing);
   else
     opened := last.after_snapshot;
     closing := last.upto_snapshot;
     position_id := last.last_outbox_id;
     floor_id := last.window_floor_id;
+    ceiling_id := last.window_ceiling_id;
   end if;
 
-  in_progress := array(select pg_snapshot_xip(opened));
-  stragglers := array(
-    select outbox_id from payments.outbox
-    where xid = any (in_progress) and outbox_id > position_id and pg_visible_in_snapshot(xid, closing)
-  );
-  candidates := stragglers || array(
-    select outbox_id from payments.outbox
-    where outbox_id > greatest(position_id, floor_id)
-      and xid >= pg_snapshot_xmax(opened) and xid < pg_snapshot_xmax(closing) and pg_visible_in_snapshot(xid, closing)
-    order by outbox_id limit rows_max
-  );
-  if stragglers <> '{}' then
-    candidates := array(select c from unnest(candidates) c order by c limit rows_max);
-  end if;
-
-  regexes := array(select compiled_regex from pgmq.topic_bindings where queue_name = lane);
-  select array_agg(r.payload order by r.outbox_id), array_agg(r.headers order by r.outbox_id)
-  into payloads, event_headers
-  from payments.outbox r
-  where r.outbox_id = any (candidates) and payments.routing_key(r.event_type) ~ any (regexes);
+  with found as materialized (
+    (
+      select s.outbox_id, s.event_type, s.payload, s.headers
+      from pg_snapshot_xip(opened) as straggler (xid)
+      cross join lateral (
+        select o.outbox_id, o.event_type, o.payload, o.headers from payments.outbox o
+        where (o.xid, o.outbox_id) > (straggler.xid, position_id) and o.xid <= straggler.xid
+        order by o.xid, o.outbox_id limit rows_max + 1
+      ) s
+      where pg_visible_in_snapshot(straggler.xid, closing)
+    )
+    union all
+    (
+      select o.outbox_id, o.event_type, o.payload, o.headers from payments.outbox o
+      where o.outbox_id > greatest(position_id, floor_id) and o.outbox_id <= ceiling_id
+        and o.xid >= pg_snapshot_xmax(opened) and o.xid < pg_snapshot_xmax(closing) and pg_visible_in_snapshot(o.xid, closing)
+      order by o.outbox_id limit rows_max + 1
+    )
+  ),
+  batch as materialized (select * from found order by outbox_id limit rows_max),
+  bound as materialized (
+    select seen.event_type from (select distinct event_type from batch) seen
+    where exists (
+      select from pgmq.topic_bindings t
+      where t.queue_name = lane and payments.routing_key(seen.event_type) ~ t.compiled_regex
+    )
+  )
+  select
+    count(*), max(b.outbox_id), (select count(*) from found) > rows_max,
+    array_agg(b.payload order by b.outbox_id) filter (where b.event_type in (select event_type from bound)),
+    array_agg(b.headers order by b.outbox_id) filter (where b.event_type in (select event_type from bound))
+  into passed, position_id, has_more, payloads, event_headers
+  from batch b;
 
   -- Nothing for this queue, and the window's end is reached: leave the window open rather than write a row that says nothing.
-  if payloads is null and cardinality(candidates) < rows_max and last.window_done then
+  if payloads is null and passed < ignored_max and not has_more and last.window_done then
     return 0;
   end if;
   if payloads is not null then
     perform pgmq.send_batch(lane, payloads, event_headers);
   end if;
   insert into payments.relay_batches (
-    queue_name, previous_batch_id, after_snapshot, upto_snapshot, window_floor_id, last_outbox_id, row_count, window_done
+    queue_name, previous_batch_id, after_snapshot, upto_snapshot, window_floor_id, window_ceiling_id, last_outbox_id,
+    row_count, window_done
   ) values (
-    lane, last.batch_id, opened, closing, floor_id,
-    coalesce(candidates[cardinality(candidates)], position_id),
-    coalesce(cardinality(payloads), 0), cardinality(candidates) < rows_max
+    lane, last.batch_id, opened, closing, floor_id, ceiling_id, coalesce(position_id, last.last_outbox_id),
+    coalesce(cardinality(payloads), 0), not has_more
   );
-  return cardinality(candidates);
+  return passed;
 end $$;
 comment on function payments.dispatch is 'Sends the next outbox rows of one lane to its queue and records that in relay_batches.';
 
@@ -509,8 +537,8 @@ begin
   execute format('grant select on pgmq.%I to payments_readonly', 'q_' || lane);
   insert into payments.lanes (queue_name, purpose) values (lane, why) on conflict do nothing;
   insert into payments.relay_batches (
-    queue_name, after_snapshot, upto_snapshot, window_floor_id, last_outbox_id, row_count, window_done
-  ) values (lane, start, start, 0, 0, 0, true) on conflict do nothing;
+    queue_name, after_snapshot, upto_snapshot, window_floor_id, window_ceiling_id, last_outbox_id, row_count, window_done
+  ) values (lane, start, start, 0, 0, 0, 0, true) on conflict do nothing;
 end $$;
 comment on function payments.create_lane is 'Creates a pgmq queue with its topic bindings, and the relay''s lane to it.';
 
@@ -589,7 +617,6 @@ create table payments.inbox (
   constraint inbox_processed_has_outcome check ((processed_at is null) = (outcome is null))
 );
 create index inbox_unprocessed on payments.inbox (inbox_id) where processed_at is null;
-create index inbox_deferred on payments.inbox (next_attempt_at) where processed_at is null and next_attempt_at is not null;
 create index inbox_by_payment on payments.inbox (payment_id, inbox_id) where payment_id is not null;
 comment on table payments.inbox is
   'Everything Stripe told us, by webhook, in an answer, or when asked again. The recorder weighs each row once.';
@@ -642,56 +669,158 @@ return pg_visible_in_snapshot(xid, last.after_snapshot)
   or (pg_visible_in_snapshot(xid, last.upto_snapshot) and (last.window_done or outbox_id <= last.last_outbox_id));
 comment on function payments.is_dispatched is 'Whether the batch, or one before it on its lane, went past this outbox row.';
 
+-- `>= and <=` instead of `=`: with that, PostgreSQL might as well walk all lanes' batches backwards.
 create function payments.last_batch(lane text) returns payments.relay_batches
 language sql stable parallel safe
 begin atomic
-  select b from payments.relay_batches b where b.queue_name = lane order by b.batch_id desc limit 1;
+  select b from payments.relay_batches b
+  where b.queue_name <= lane and b.queue_name >= lane
+  order by b.queue_name desc, b.batch_id desc limit 1;
 end;
 comment on function payments.last_batch is 'How far a lane has come.';
 
-create view payments.outbox_status as
-select
-  o.outbox_id,
-  o.event_id,
-  o.event_type,
-  s.dispatched,
-  case when s.dispatched then s.dispatched_at end as dispatched_at
-from payments.outbox o
-cross join lateral (
-  select
-    coalesce(bool_and(payments.is_dispatched(payments.last_batch(l.queue_name), o.xid, o.outbox_id)), true) as dispatched,
-    max(passed.dispatched_at) as dispatched_at
-  from payments.lanes l
-  left join lateral (
-    select b.dispatched_at from payments.relay_batches b
-    where b.queue_name = l.queue_name and payments.is_dispatched(b, o.xid, o.outbox_id)
-    order by b.batch_id limit 1
-  ) passed on true
+-- Where the batch's lane has certainly been: not the inside of a window that is still open.
+create function payments.settled_snapshot(last payments.relay_batches) returns pg_snapshot
+language sql immutable parallel safe
+return case when last.window_done then last.upto_snapshot else last.after_snapshot end;
+comment on function payments.settled_snapshot is 'Whatever is visible here, the lane has dispatched.';
+
+create function payments.everywhere_dispatched() returns pg_snapshot
+language sql stable
+begin atomic
+  with settled as materialized (
+    select payments.settled_snapshot(payments.last_batch(queue_name)) as snapshot from payments.lanes
+  ),
+  edge as materialized (
+    select coalesce(min(pg_snapshot_xmax(snapshot)), '9223372036854775807'::xid8) as xmax from settled
+  ),
+  running as (
+    select distinct r.xid from settled cross join lateral pg_snapshot_xip(snapshot) as r (xid), edge where r.xid < edge.xmax
+  )
+  select (
+    coalesce((select min(xid) from running), edge.xmax)::text || ':' || edge.xmax::text || ':'
+    || coalesce((select string_agg(xid::text, ',' order by xid) from running), '')
+  )::pg_snapshot
+  from edge;
+end;
+comment on function payments.everywhere_dispatched is 'Whatever is visible here, every lane has dispatched.';
+
+-- The batches of a lane pass an event once and for all, so the first that did is found by halving: a hundred thousand batches
+-- cost seventeen looks.
+create function payments.passed_at(lane text, xid xid8, outbox_id bigint) returns timestamptz
+language plpgsql stable as $$
+declare
+  low payments.relay_batches;
+  best payments.relay_batches := payments.last_batch(lane);
+  high bigint := best.batch_id;
+  middle bigint;
+  probe payments.relay_batches;
+begin
+  if best.batch_id is null or not payments.is_dispatched(best, xid, outbox_id) then
+    return null;
+  end if;
+  select * into strict low from payments.relay_batches
+  where queue_name >= lane and queue_name <= lane order by queue_name, batch_id limit 1;
+  if payments.is_dispatched(low, xid, outbox_id) then
+    -- Where the lane began, it was owed nothing from before; after retention, the oldest batch that is known must do.
+    return case when low.previous_batch_id is not null then low.dispatched_at end;
+  end if;
+  while high - low.batch_id > 1 loop
+    middle := low.batch_id + (high - low.batch_id) / 2;
+    select * into probe from payments.relay_batches
+    where (queue_name, batch_id) >= (lane, middle) and (queue_name, batch_id) < (lane, high)
+    order by queue_name, batch_id limit 1;
+    if probe.batch_id is null then
+      high := middle;
+    elsif payments.is_dispatched(probe, xid, outbox_id) then
+      best := probe;
+      high := middle;
+    else
+      low := probe;
+    end if;
+  end loop;
+  return best.dispatched_at;
+end $$;
+comment on function payments.passed_at is 'When the lane went past this outbox row; null while it has not, or when it began behind it.';
+
+create function payments.dispatched_at(event_type text, xid xid8, outbox_id bigint) returns timestamptz
+language sql stable cost 10000
+begin atomic
+  select max(payments.passed_at(l.queue_name, xid, outbox_id)) from payments.lanes l
   where exists (
     select from pgmq.topic_bindings t
-    where t.queue_name = l.queue_name and payments.routing_key(o.event_type) ~ t.compiled_regex
-  )
-) s;
+    where t.queue_name = l.queue_name and payments.routing_key(event_type) ~ t.compiled_regex
+  );
+end;
+comment on function payments.dispatched_at is 'When the last of the queues bound to this event got it; null when none is.';
+
+-- A function of its own, so that its plan can be guarded as that of payments.dispatch is.
+create function payments.outbox_beyond(settled pg_snapshot)
+returns table (outbox_id bigint, event_id uuid, event_type text, occurred_at timestamptz, xid xid8)
+language sql stable rows 100
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set jit = off
+begin atomic
+  select o.outbox_id, o.event_id, o.event_type, o.occurred_at, o.xid from payments.outbox o
+  where o.xid >= pg_snapshot_xmax(settled)
+  union all
+  select o.outbox_id, o.event_id, o.event_type, o.occurred_at, o.xid
+  from pg_snapshot_xip(settled) as straggler (xid)
+  join payments.outbox o on o.xid = straggler.xid;
+end;
+comment on function payments.outbox_beyond is 'The outbox rows that are not visible in the snapshot.';
+
+-- Two parts, so that looking for what is not dispatched never reads what is.
+create view payments.outbox_status as
+select
+  e.outbox_id, e.event_id, e.event_type, e.dispatched,
+  case when e.dispatched then payments.dispatched_at(e.event_type, e.xid, e.outbox_id) end as dispatched_at
+from (
+  select o.outbox_id, o.event_id, o.event_type, o.xid, true as dispatched
+  from payments.outbox o
+  where pg_visible_in_snapshot(o.xid, (select payments.everywhere_dispatched()))
+  union all
+  select u.outbox_id, u.event_id, u.event_type, u.xid, u.dispatched
+  from (
+    with routes as materialized (
+      select payments.last_batch(l.queue_name) as last, t.compiled_regex
+      from payments.lanes l
+      join pgmq.topic_bindings t using (queue_name)
+    )
+    select
+      o.outbox_id, o.event_id, o.event_type, o.xid,
+      not exists (
+        select from routes r
+        where payments.routing_key(o.event_type) ~ r.compiled_regex
+          and payments.is_dispatched(r.last, o.xid, o.outbox_id) is not true
+      ) as dispatched
+    from payments.outbox_beyond((select payments.everywhere_dispatched())) o
+  ) u
+) e;
 comment on view payments.outbox_status is
   'Each event: whether every queue bound to it has got it, and when the last of them did.';
 
 create view payments.outbox_lag as
 select
   l.queue_name,
-  count(o.outbox_id) as waiting,
-  min(o.occurred_at) as oldest_at,
-  coalesce(now() - min(o.occurred_at), interval '0') as lag,
+  owed.waiting,
+  owed.oldest_at,
+  coalesce(now() - owed.oldest_at, interval '0') as lag,
   (b.last).dispatched_at as last_dispatched_at
 from payments.lanes l
-cross join lateral (select payments.last_batch(l.queue_name) as last) b
-left join payments.outbox o on
-  o.xid >= pg_snapshot_xmin((b.last).after_snapshot)
-  and not payments.is_dispatched(b.last, o.xid, o.outbox_id)
-  and exists (
-    select from pgmq.topic_bindings t
-    where t.queue_name = l.queue_name and payments.routing_key(o.event_type) ~ t.compiled_regex
-  )
-group by l.queue_name, (b.last).dispatched_at;
+cross join lateral (select payments.last_batch(l.queue_name) as last offset 0) b -- offset 0: once a lane, not once a row
+cross join lateral (
+  select count(*) as waiting, min(o.occurred_at) as oldest_at
+  from payments.outbox_beyond(payments.settled_snapshot(b.last)) o
+  where not payments.is_dispatched(b.last, o.xid, o.outbox_id)
+    and exists (
+      select from pgmq.topic_bindings t
+      where t.queue_name = l.queue_name and payments.routing_key(o.event_type) ~ t.compiled_regex
+    )
+) owed;
 comment on view payments.outbox_lag is 'Each queue: how many events it is owed, and since when.';
 
 -- Security definer: whoever may see how long the queues are may not read what is in them. A queue that is locked or dropped
@@ -812,6 +941,7 @@ revoke all on all functions in schema payments from public;
 grant usage on schema payments, pgmq to payments_api, payments_relay, payments_worker, payments_readonly;
 grant execute on function
   payments.rfc3339, payments.routing_key, payments.may_change, payments.is_dispatched, payments.last_batch,
+  payments.settled_snapshot, payments.everywhere_dispatched, payments.outbox_beyond, payments.passed_at, payments.dispatched_at,
   payments.payment_answer, payments.event_headers, payments.queue_lengths
 to payments_api, payments_relay, payments_worker, payments_readonly;
 grant select on payments.schema_migrations, payments.cluster to payments_api, payments_relay, payments_worker;
@@ -820,7 +950,7 @@ to payments_api, payments_relay, payments_worker;
 grant select on pgmq.topic_bindings, pgmq.meta to payments_api, payments_relay, payments_worker, payments_readonly;
 
 grant select on payments.payments, payments.payment_history, payments.refunds, payments.api_keys, payments.idempotency_keys,
-  payments.inbox
+  payments.inbox, payments.lanes, payments.relay_batches
 to payments_api;
 grant insert (
   payment_id, cart_id, order_id, customer_id, amount, currency, capture_method, payment_method, metadata,
@@ -828,12 +958,14 @@ grant insert (
 ) on payments.payments to payments_api;
 grant insert (payment_id, signal, source, from_status, to_status, decision, why) on payments.payment_history to payments_api;
 grant insert (event_id, event_type, aggregate_id, sequence, payload, headers) on payments.outbox to payments_api;
+grant select (outbox_id, event_id, event_type, occurred_at, xid) on payments.outbox to payments_api;
 grant insert on payments.idempotency_keys to payments_api;
 grant insert (source, message_id, message_type, payment_id, payload) on payments.inbox to payments_api;
 
 grant select on payments.outbox, payments.lanes, payments.relay_batches to payments_relay;
 grant insert (
-  queue_name, previous_batch_id, after_snapshot, upto_snapshot, window_floor_id, last_outbox_id, row_count, window_done
+  queue_name, previous_batch_id, after_snapshot, upto_snapshot, window_floor_id, window_ceiling_id, last_outbox_id, row_count,
+  window_done
 ) on payments.relay_batches to payments_relay;
 grant execute on function payments.dispatch to payments_relay;
 
@@ -852,8 +984,6 @@ grant select, update on payments.rate_limits to payments_worker;
 grant insert (source, message_id, message_type, payment_id, payload) on payments.inbox to payments_worker;
 grant update (payment_id, processed_at, outcome, attempts, last_error, next_attempt_at) on payments.inbox to payments_worker;
 grant insert (origin, message_id, payment_id, payload, headers, attempts, error) on payments.dead_letters to payments_worker;
--- What was tried again and died again is the same dead letter, unsettled again.
-grant update (attempts, error, died_at, resolved_at, resolution) on payments.dead_letters to payments_worker;
 grant select, insert, update, delete
 on pgmq.q_payment_requested, pgmq.q_refund_requested, pgmq.q_capture_requested, pgmq.q_void_requested
 to payments_worker;

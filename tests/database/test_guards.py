@@ -172,8 +172,8 @@ def test_two_batches_never_follow_the_same_one(database: Database) -> None:
             relay.execute(
                 """
                 insert into payments.relay_batches (queue_name, previous_batch_id, after_snapshot, upto_snapshot,
-                  window_floor_id, last_outbox_id, row_count, window_done)
-                select queue_name, previous_batch_id, after_snapshot, upto_snapshot, window_floor_id, last_outbox_id, row_count,
-                  window_done from payments.relay_batches where previous_batch_id is not null
+                  window_floor_id, window_ceiling_id, last_outbox_id, row_count, window_done)
+                select queue_name, previous_batch_id, after_snapshot, upto_snapshot, window_floor_id, window_ceiling_id,
+                  last_outbox_id, row_count, window_done from payments.relay_batches where previous_batch_id is not null
                 """
             )
