@@ -1,0 +1,49 @@
+"""`payments worker`: call Stripe for the commands in its queues, and record what Stripe said."""
+
+import argparse
+import asyncio
+
+from payments.database.connections import open_pool
+from payments.errors import ConfigurationError
+from payments.inbox.recorder import Recorder
+from payments.process import database_url, run_process
+from payments.settings import Settings
+from payments.stripe_gateway.gateway import StripeGateway
+from payments.wakeup import Listener, Notifier
+from payments.worker.create_payment_intent import CREATE_PAYMENT_INTENT
+from payments.worker.worker import Worker
+
+HELP = "call Stripe for what was requested, and record its answers and webhooks"
+ROLE = "payments_worker"
+# Each command takes a connection for two transactions of milliseconds, and none while it waits for Stripe; the recorder
+# takes one or two. More would only crowd PostgreSQL.
+CONNECTIONS_MAX = 10
+OPERATIONS = (CREATE_PAYMENT_INTENT,)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """No arguments: the settings say everything."""
+    parser.description = "Runs until SIGTERM; then calls under way finish, and all else is handed back."
+
+
+def run(_args: argparse.Namespace, settings: Settings) -> int:
+    """Work until stopped."""
+    dsn = database_url(settings)
+    if settings.stripe_api_key is None:
+        raise ConfigurationError(("STRIPE_API_KEY is not set; only `payments up` brings its own sandbox.",))
+    listen_dsn = settings.listen_dsn or dsn
+
+    async def main(stop: asyncio.Event) -> None:
+        async with (
+            open_pool(dsn, ROLE, CONNECTIONS_MAX) as pool,
+            Notifier(listen_dsn, ROLE) as notifier,
+            Listener(listen_dsn, ROLE) as listener,
+            StripeGateway(settings) as gateway,
+        ):
+            worker = Worker(pool, gateway, notifier, listener, settings, OPERATIONS)
+            recorder = Recorder(pool, gateway, notifier, listener, settings)
+            async with asyncio.TaskGroup() as both:  # if one breaks, the process ends and is started again
+                both.create_task(worker.run(stop))
+                both.create_task(recorder.run(stop))
+
+    return run_process("worker", main)

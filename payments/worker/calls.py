@@ -1,0 +1,172 @@
+"""What the database knows of calls to Stripe. Every function joins the caller's transaction."""
+
+from datetime import datetime
+from typing import Any, cast
+from uuid import UUID
+
+import msgspec
+
+from payments.database.connections import Connection
+from payments.database.queries import load_queries
+from payments.domain.attempts import Call, CallState, Park, Record, Retry
+from payments.domain.states import PaymentStatus
+from payments.inbox.rows import receive
+from payments.outbox.events import PaymentVoided
+from payments.outbox.rows import append
+from payments.stripe_gateway.outcomes import Answered, Declined, Outcome, Refused
+from payments.worker.operation import Command, Operation, Payment
+
+_QUERIES = load_queries("worker")
+
+
+class KnownCall(msgspec.Struct, frozen=True):
+    """A row of payments.stripe_requests, locked."""
+
+    call_id: int
+    call: Call
+
+
+class StartedAttempt(msgspec.Struct, frozen=True):
+    """An attempt that is committed before it is made: what to send, under which key, and the number of the attempt."""
+
+    operation: str
+    payment_id: UUID
+    call_id: int
+    attempt: int
+    idempotency_key: str
+    parameters: dict[str, Any]
+
+
+async def lock_payment(conn: Connection, payment_id: UUID) -> Payment | None:
+    """The payment, locked until the transaction ends; None when there is none."""
+    row = await (await conn.execute(_QUERIES["lock_payment"], {"payment_id": payment_id})).fetchone()
+    if row is None:
+        return None
+    fields = dict(zip(Payment.__struct_fields__, row, strict=True))
+    fields["status"] = PaymentStatus(str(fields["status"]))
+    return Payment(**cast("dict[str, Any]", fields))
+
+
+async def find_call(conn: Connection, operation: Operation, command: Command) -> tuple[KnownCall | None, datetime]:
+    """The newest intended call for the subject, if any, and the database's time."""
+    values = {"subject_id": command.subject_id, "operation": operation.name}
+    row = await (await conn.execute(_QUERIES["find_call"], values)).fetchone()
+    if row is None:
+        time = await (await conn.execute(_QUERIES["database_time"])).fetchone()
+        assert time is not None
+        return None, cast("datetime", time[0])
+    call = Call(CallState(str(row[1])), cast("int", row[2]), cast("datetime | None", row[3]))
+    return KnownCall(cast("int", row[0]), call), cast("datetime", row[4])
+
+
+async def intend_call(conn: Connection, operation: Operation, command: Command, payment: Payment) -> int:
+    """A new call, its parameters stored as they will be sent for ever; returns its id."""
+    values = {
+        "payment_id": command.payment_id,
+        "subject_id": command.subject_id,
+        "operation": operation.name,
+        "idempotency_key": operation.idempotency_key(command, generation=1),
+        "parameters": msgspec.json.encode(operation.build_parameters(payment)).decode(),
+    }
+    row = await (await conn.execute(_QUERIES["intend_call"], values)).fetchone()
+    assert row is not None
+    return cast("int", row[0])
+
+
+async def begin_attempt(conn: Connection, operation: Operation, command: Command, call_id: int) -> StartedAttempt:
+    """Counts an attempt; the call may be made once this is committed for sure."""
+    row = await (await conn.execute(_QUERIES["begin_attempt"], {"call_id": call_id})).fetchone()
+    assert row is not None
+    attempt, key, parameters = row
+    return StartedAttempt(
+        operation=operation.name,
+        payment_id=command.payment_id,
+        call_id=call_id,
+        attempt=cast("int", attempt),
+        idempotency_key=str(key),
+        parameters=msgspec.json.decode(str(parameters)),
+    )
+
+
+async def record_answer(conn: Connection, started: StartedAttempt, outcome: Outcome, record: Record) -> None:
+    """Keeps Stripe's word, and puts it into the inbox for the recorder."""
+    assert isinstance(outcome, Answered | Declined | Refused)
+    values = {
+        "call_id": started.call_id,
+        "outcome": record.outcome,
+        "http_status": outcome.http_status,
+        "request_id": outcome.request_id,
+    }
+    await conn.execute(_QUERIES["record_answer"], values)
+    payload = {
+        "operation": started.operation,
+        "outcome": record.outcome,
+        "httpStatus": outcome.http_status,
+        "requestId": outcome.request_id,
+        "attempt": started.attempt,
+        "object": outcome.object if isinstance(outcome, Answered) else None,
+        "error": None if isinstance(outcome, Answered) else outcome.error,
+    }
+    await _put_into_inbox(conn, started, outcome.request_id, msgspec.json.encode(payload))
+
+
+async def _put_into_inbox(conn: Connection, started: StartedAttempt, request_id: str | None, payload: bytes) -> None:
+    # Without an id of Stripe's, the key takes its place.
+    message_id = f"{request_id or started.idempotency_key}/{started.attempt}"
+    kind = f"api.{started.operation}"
+    if await receive(conn, "stripe-api", message_id, kind, started.payment_id, payload):
+        return
+    row = await (await conn.execute(_QUERIES["inbox_payment"], {"message_id": message_id})).fetchone()
+    if row is not None and row[0] != started.payment_id:
+        # Some other server than Stripe gives the same id to different requests; no answer may be lost for that.
+        message_id = f"{request_id}/{started.idempotency_key}/{started.attempt}"
+        await receive(conn, "stripe-api", message_id, kind, started.payment_id, payload)
+
+
+async def record_doubt(conn: Connection, started: StartedAttempt, outcome: Outcome, retry: Retry) -> None:
+    """Notes that nothing is known yet, and whether the attempt counts."""
+    values = {
+        "call_id": started.call_id,
+        "attempt": started.attempt,
+        "burns": retry.burns,
+        "attempts_min": retry.attempts_min,
+        "error": retry.why,
+        **_seen(outcome),
+    }
+    await conn.execute(_QUERIES["record_doubt"], values)
+
+
+async def park_call(conn: Connection, call_id: int, outcome: Outcome | None, park: Park) -> None:
+    """Leaves the call to an operator or the reconciler."""
+    await conn.execute(_QUERIES["park_call"], {"call_id": call_id, "error": park.why, **_seen(outcome)})
+
+
+async def close_call(conn: Connection, call_id: int, outcome: str) -> None:
+    """Nothing more will be asked: the answer is known by another way, or not wanted any more."""
+    await conn.execute(_QUERIES["close_call"], {"call_id": call_id, "outcome": outcome})
+
+
+async def void_payment(conn: Connection, payment_id: UUID, traceparent: str | None) -> None:
+    """VOIDING becomes VOIDED, with its history and its event. The payment must be locked."""
+    row = await (await conn.execute(_QUERIES["void_payment"], {"payment_id": payment_id})).fetchone()
+    assert row is not None, "decided under the lock that still holds"
+    order_id, amount, currency, sequence, changed_at = cast("tuple[UUID, int, str, int, datetime]", row)
+    history = {
+        "payment_id": payment_id,
+        "signal": "nothing was asked of Stripe",
+        "from_status": PaymentStatus.VOIDING.value,
+        "to_status": PaymentStatus.VOIDED.value,
+        "why": "voided before the first call",
+    }
+    await conn.execute(_QUERIES["add_history"], history)
+    event = PaymentVoided(
+        payment_id=payment_id, order_id=order_id, amount=amount, currency=currency, voided_at=changed_at
+    )
+    await append(conn, payment_id, sequence, event, changed_at, traceparent)
+
+
+def _seen(outcome: Outcome | None) -> dict[str, object]:
+    return {
+        "http_status": getattr(outcome, "http_status", None),
+        "request_id": getattr(outcome, "request_id", None),
+    }

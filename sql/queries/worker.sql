@@ -1,0 +1,130 @@
+-- name: lock_payment
+-- The payment of a command. Its lock makes the decision to call, and a wish to void, come one after the other.
+select
+  payment_id, cart_id, order_id, customer_id, amount, currency, capture_method, payment_method, metadata, status
+from payments.payments
+where payment_id = %(payment_id)s::uuid
+for update;
+
+-- name: find_call
+-- The newest call that somebody intended for this subject, and the database's time.
+select call_id, state, attempts, first_attempt_at, clock_timestamp()
+from payments.stripe_requests
+where subject_id = %(subject_id)s::uuid and operation = %(operation)s
+order by generation desc limit 1
+for update;
+
+-- name: database_time
+-- The one clock that all hosts share.
+select clock_timestamp();
+
+-- name: intend_call
+-- A first call for this subject: its key and its parameters stand from now on.
+insert into payments.stripe_requests (payment_id, subject_id, operation, generation, idempotency_key, parameters)
+values (%(payment_id)s, %(subject_id)s, %(operation)s, 1, %(idempotency_key)s, %(parameters)s::json)
+returning call_id;
+
+-- name: begin_attempt
+-- One more attempt, committed before it is made. What is sent is what stands here, whichever version of the service wrote it.
+update payments.stripe_requests
+set
+  attempts = attempts + 1, state = 'in_flight', last_attempt_at = clock_timestamp(),
+  first_attempt_at = coalesce(first_attempt_at, clock_timestamp())
+where call_id = %(call_id)s
+returning attempts, idempotency_key, parameters::text;
+
+-- name: record_answer
+-- Stripe's word, also when it comes late, from a worker that has lost its lease meanwhile.
+update payments.stripe_requests
+set
+  state = 'answered', outcome = %(outcome)s, http_status = %(http_status)s::smallint, stripe_request_id = %(request_id)s,
+  last_error = null, answered_at = clock_timestamp()
+where call_id = %(call_id)s and state <> 'answered';
+
+-- name: record_doubt
+-- No word. An attempt that did nothing for sure is not counted; the state is left alone when a later attempt is under way.
+update payments.stripe_requests
+set
+  attempts = case when %(burns)s then attempts else greatest(attempts - 1, %(attempts_min)s::int) end,
+  first_attempt_at = case
+    when %(burns)s or greatest(attempts - 1, %(attempts_min)s::int) > 0 then first_attempt_at
+  end,
+  state = case
+    when state <> 'in_flight' or attempts > %(attempt)s::int then state
+    when %(burns)s or greatest(attempts - 1, %(attempts_min)s::int) > 0 then 'in_doubt'
+    else 'intended'
+  end,
+  http_status = %(http_status)s::smallint, stripe_request_id = coalesce(%(request_id)s, stripe_request_id),
+  last_error = %(error)s
+where call_id = %(call_id)s and state not in ('answered', 'parked');
+
+-- name: park_call
+-- Needs an operator or the reconciler.
+update payments.stripe_requests
+set
+  state = 'parked', http_status = coalesce(%(http_status)s::smallint, http_status),
+  stripe_request_id = coalesce(%(request_id)s, stripe_request_id), last_error = %(error)s
+where call_id = %(call_id)s and state <> 'answered';
+
+-- name: close_call
+-- The answer is known by another way, or nobody wants it any more.
+update payments.stripe_requests
+set state = 'answered', outcome = %(outcome)s, answered_at = clock_timestamp()
+where call_id = %(call_id)s and state <> 'answered';
+
+-- name: inbox_payment
+-- Whose answer an inbox message is.
+select payment_id from payments.inbox where source = 'stripe-api' and message_id = %(message_id)s;
+
+-- name: void_payment
+-- Voided without a call; under the lock of lock_payment.
+update payments.payments
+set status = 'VOIDED', last_sequence = last_sequence + 1
+where payment_id = %(payment_id)s and status = 'VOIDING'
+returning order_id, amount, currency, last_sequence, updated_at;
+
+-- name: add_history
+-- Why a payment changed.
+insert into payments.payment_history (payment_id, signal, source, from_status, to_status, decision, why)
+values (%(payment_id)s, %(signal)s, 'worker', %(from_status)s, %(to_status)s, 'applied', %(why)s);
+
+-- name: reserve_calls
+-- Reserves calls, evenly spaced, that begin within a second: how many, in how many seconds the first, and the spacing. The
+-- lock lasts for this statement. Time is read after the lock is had. A reservation far ahead is a clock that was set back.
+with locked as materialized (
+  select * from payments.rate_limits where resource = 'stripe' for update
+), timed as materialized (
+  select *, clock_timestamp() as moment from locked
+), rated as materialized (
+  select
+    moment,
+    greatest(least(next_call_at, moment + make_interval(secs => %(ahead_s_max)s::float8)), moment) as start,
+    %(calls_per_s)s::float8 * least(
+      1, lowered_to + extract(epoch from greatest(moment - lowered_at, interval '0')) / %(recovery_s)s::float8
+    ) as rate
+  from timed
+), granted as materialized (
+  select
+    moment, start, rate,
+    greatest(least(%(wanted)s::int, ceil((1 - extract(epoch from start - moment)) * rate)), 0)::int as calls
+  from rated
+), reserved as (
+  update payments.rate_limits r
+  set next_call_at = g.start + make_interval(secs => g.calls / g.rate)
+  from granted g
+  where r.resource = 'stripe'
+)
+select calls, extract(epoch from start - moment)::float8, (1 / rate)::float8 from granted;
+
+-- name: slow_down
+-- Stripe said 429: halves the rate, once for all that say so within a second, and waits as long as Stripe asked to.
+update payments.rate_limits
+set
+  next_call_at = greatest(next_call_at, clock_timestamp() + make_interval(secs => %(pause_s)s::float8)),
+  lowered_to = greatest(
+    %(share_min)s::float8,
+    least(1, lowered_to + extract(epoch from clock_timestamp() - lowered_at) / %(recovery_s)s::float8) / 2
+  ),
+  lowered_at = clock_timestamp()
+where resource = 'stripe'
+  and (lowered_at < clock_timestamp() - interval '1 second' or lowered_to = 1 or lowered_at > clock_timestamp());

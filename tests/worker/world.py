@@ -1,0 +1,216 @@
+"""A worker's surroundings in a test: a database, the sandbox as a real process, and worker processes to start and kill."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+import psycopg
+
+from tests.conftest import wait_until
+from tests.database.rows import insert_payment
+from tests.development.databases import Database
+
+KEY = "sk_test_workertests0"
+QUEUE = "payment_requested"
+INTENTS = "/v1/payment_intents"
+TIMEOUT_S = 1.0
+LEASE_S = 2
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Sandbox:
+    """The sandbox as a process of its own; steered over HTTP."""
+
+    def __init__(self, home: Path) -> None:
+        self.port = free_port()
+        self.base = f"http://127.0.0.1:{self.port}"
+        self._state = home / "sandbox.db"
+        self._http = httpx.Client(base_url=self.base, timeout=20.0)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "stripe_sandbox", "--port", str(self.port), "--state", str(self._state)]
+        self._process = subprocess.Popen([*command, "--api-key", KEY], stdout=subprocess.DEVNULL)
+        wait_until(self._is_up)
+
+    def stop(self) -> None:
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def close(self) -> None:
+        self.stop()
+        self._http.close()
+
+    def _is_up(self) -> bool:
+        try:
+            return self._http.get("/_sandbox/health").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def steer(self, method: str, path: str, **body: Any) -> dict[str, Any]:
+        answer = self._http.request(method, f"/_sandbox/{path}", json=body or None)
+        assert answer.status_code < 300, answer.text
+        return dict(answer.json())
+
+    def fault(self, fault: str, payment_id: UUID | None = None, **fields: Any) -> None:
+        match: dict[str, Any] = {"path": INTENTS, "method": "POST"}
+        if payment_id is not None:
+            match["metadata"] = {"paymentId": str(payment_id)}
+        self.steer("POST", "faults", fault=fault, match=match, **fields)
+
+    def clear_faults(self) -> None:
+        self.steer("DELETE", "faults")
+
+    def intents(self, payment_id: UUID | None = None) -> list[dict[str, Any]]:
+        query = f"?payment_id={payment_id}" if payment_id else ""
+        return list(self.steer("GET", f"ledger{query}")["payment_intents"])
+
+    def requests(self, payment_id: UUID | None = None) -> list[dict[str, Any]]:
+        query = f"?payment_id={payment_id}" if payment_id else ""
+        lines = self.steer("GET", f"requests{query}")["requests"]
+        return [line for line in lines if line["method"] == "POST" and line["path"] == INTENTS]
+
+    def call(self, method: str, path: str, **options: Any) -> httpx.Response:
+        return self._http.request(method, path, auth=(KEY, ""), **options)
+
+
+class WorkerProcess:
+    """`payments worker`, for real."""
+
+    def __init__(self, environment: dict[str, str], log: Path) -> None:
+        self._log = log
+        with log.open("ab") as sink:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "payments", "worker"], env=environment, stdout=sink, stderr=sink
+            )
+
+    def log(self) -> list[dict[str, Any]]:
+        lines = self._log.read_bytes().splitlines()
+        return [json.loads(line) for line in lines if line.startswith(b"{")]
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        return [line for line in self.log() if line["event"] == event]
+
+    def signal(self, number: signal.Signals) -> None:
+        os.kill(self.process.pid, number)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        """SIGTERM, and its orderly end."""
+        self.process.terminate()
+        assert self.process.wait(timeout=20) == 0, self._log.read_text()
+
+
+class World:
+    """What a test of the worker plays with."""
+
+    def __init__(self, database: Database, sandbox: Sandbox, home: Path) -> None:
+        self.database = database
+        self.sandbox = sandbox
+        self._home = home
+        self._workers: list[WorkerProcess] = []
+
+    def start_worker(self, **settings: str) -> WorkerProcess:
+        environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("PAYMENTS_", "STRIPE_"))},
+            "DATABASE_URL": self.database.dsn("payments_worker"),
+            "STRIPE_API_KEY": KEY,
+            "STRIPE_API_BASE": self.sandbox.base,
+            "STRIPE_TIMEOUT_S": str(TIMEOUT_S),
+            "PAYMENTS_LEASE_S": str(LEASE_S),
+            "PAYMENTS_POLL_INTERVAL_MS": "50",
+            **settings,
+        }
+        worker = WorkerProcess(environment, self._home / f"worker{len(self._workers)}.log")
+        self._workers.append(worker)
+        return worker
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.signal(signal.SIGCONT)
+            worker.kill()
+
+    def request(self, **columns: Any) -> UUID:
+        """A payment and its command in the queue, as the relay would have sent it."""
+        with self.database.connect() as conn:
+            payment_id = insert_payment(conn)
+            for column, value in columns.items():
+                conn.execute(f"alter table payments.payments disable trigger user")
+                conn.execute(f"update payments.payments set {column} = %s where payment_id = %s", (value, payment_id))
+                conn.execute(f"alter table payments.payments enable trigger user")
+            self.send({"paymentId": str(payment_id)})
+        return payment_id
+
+    def send(self, message: Any, headers: dict[str, Any] | None = None) -> None:
+        with self.database.connect() as conn:
+            conn.execute(
+                "select pgmq.send(%s, %s::jsonb, %s::jsonb)", (QUEUE, json.dumps(message), json.dumps(headers or {}))
+            )
+
+    def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        with self.database.connect() as conn:
+            return conn.execute(query, values).fetchall()
+
+    def row(self, query: str, *values: Any) -> tuple[Any, ...]:
+        (row,) = self.rows(query, *values)
+        return row
+
+    def execute(self, query: str, *values: Any) -> None:
+        with self.database.connect() as conn:
+            conn.execute(query, values)
+
+    def call(self, payment_id: UUID) -> dict[str, Any] | None:
+        with self.database.connect() as conn:
+            cursor = conn.cursor(row_factory=psycopg.rows.dict_row)
+            return cursor.execute(
+                "select * from payments.stripe_requests where payment_id = %s", (payment_id,)
+            ).fetchone()
+
+    def answers(self, payment_id: UUID) -> list[tuple[str, dict[str, Any]]]:
+        query = (
+            "select message_id, payload from payments.inbox where source = 'stripe-api' and payment_id = %s order by 1"
+        )
+        return self.rows(query, payment_id)
+
+    def status(self, payment_id: UUID) -> str:
+        return str(self.row("select status from payments.payments where payment_id = %s", payment_id)[0])
+
+    def queued(self) -> int:
+        return int(self.row(f"select count(*) from pgmq.q_{QUEUE}")[0])
+
+    def dead(self) -> list[tuple[Any, ...]]:
+        return self.rows("select payment_id, error, payload from payments.dead_letters order by dead_letter_id")
+
+    def settled(self, payment_id: UUID, status: str = "SUCCEEDED") -> Callable[[], bool]:
+        """A condition: the payment is there, its command acknowledged."""
+        return lambda: self.status(payment_id) == status and self.queued() == 0
+
+
+@contextlib.contextmanager
+def sandbox_process() -> Iterator[Sandbox]:
+    with tempfile.TemporaryDirectory(prefix="payments-sandbox-") as home:
+        sandbox = Sandbox(Path(home))
+        sandbox.start()
+        try:
+            yield sandbox
+        finally:
+            sandbox.close()
