@@ -11,10 +11,23 @@ from payments.api.operation import live, metrics, ready
 from payments.api.problems import Refusal, to_response
 from payments.api.reading import get_history, get_payment, list_payments
 from payments.api.request_record import record_of
+from payments.api.schema_pages import schema_document, schema_page
 from payments.api.services import ApiRequest, Services, install
+from payments.api.stripe_webhook import stripe_webhook
 from payments.database.connections import DATABASE_AWAY
 
-ROUTES = (authorize, get_payment, get_history, list_payments, live, ready, metrics)
+ROUTES = (
+    authorize,
+    list_payments,
+    get_payment,
+    get_history,
+    stripe_webhook,
+    live,
+    ready,
+    metrics,
+    schema_page,
+    schema_document,
+)
 
 
 def build_app(services: Services) -> ASGIApp:

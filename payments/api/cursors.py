@@ -14,7 +14,7 @@ def encode(below: UUID, filters: object) -> str:
 
 
 def decode(cursor: str, filters: object) -> UUID:
-    """The payment after which to go on. Raises ValueError for no cursor of ours, or one of a list with other filters."""
+    """The payment after which to go on. Raises ValueError for no cursor of ours, or one with other filters."""
     try:
         raw = urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
         version, mark, below = raw[:1], raw[1 : 1 + _FILTER_BYTES], UUID(bytes=raw[1 + _FILTER_BYTES :])

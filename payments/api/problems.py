@@ -29,6 +29,8 @@ PROBLEMS: Mapping[str, Kind] = MappingProxyType(
         "invalid_request": Kind(400, "The body breaks a rule"),
         "invalid_parameter": Kind(400, "A query parameter breaks a rule"),
         "invalid_idempotency_key": Kind(400, "The Idempotency-Key is not one"),
+        "invalid_signature": Kind(400, "The webhook is not signed as Stripe signs"),
+        "malformed_event": Kind(400, "The webhook holds no event"),
         "card_number_not_allowed": Kind(400, "Card numbers are not accepted here"),
         "api_key_missing": Kind(401, "An API key is needed"),
         "api_key_invalid": Kind(401, "The API key is not valid"),
