@@ -36,6 +36,6 @@ Ctrl-C stops everything.
 def welcome(values: Mapping[str, str], data_dir: Path, *, sandbox: bool) -> str:
     """Return what to print once everything is ready."""
     kind = "the sandbox, not Stripe itself: no real money" if sandbox else "as set by STRIPE_API_KEY"
-    psql = shutil.which("psql") or str(bundled_bin_dir() / "psql")
+    psql = "psql" if shutil.which("psql") else str(bundled_bin_dir() / "psql")
     stripe = f"{values['STRIPE_API_BASE']}  ({kind})"
     return WELCOME.format(**values, psql=psql, stripe=stripe, dev_env=data_dir / DEV_ENV, cart_id=uuid.uuid4())
