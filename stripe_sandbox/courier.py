@@ -118,6 +118,8 @@ class Courier:
             return self._record(delivery, None, "the endpoint or the event is gone")
         body = events.shown(sandbox.store, record)
         body = {**body, "api_version": endpoint.api_version, "livemode": endpoint.livemode}
+        if endpoint.account is not None:
+            body["account"] = endpoint.account
         payload = msgspec.json.format(msgspec.json.encode(body), indent=2)
         # Real time, not the sandbox's: the receiver checks it against its own clock.
         signature = sign(payload, endpoint.secrets, int(time.time()))

@@ -30,7 +30,7 @@ _SHOWN = (
     "created",
     "delivered",
 )
-_ENDPOINT_FIELDS = ("url", "secret", "secrets", "api_version", "enabled_events", "livemode")
+_ENDPOINT_FIELDS = ("url", "secret", "secrets", "api_version", "enabled_events", "livemode", "account")
 
 
 def read(request: Steering) -> Reply:

@@ -10,6 +10,7 @@ import sqlite3
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -60,6 +61,8 @@ class Store:
 
     def __init__(self, path: str) -> None:
         """Open or create the state; ``:memory:`` keeps none."""
+        if path != ":memory:":
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
         self.db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         # Before WAL: its index then needs no shared memory, and a second sandbox on the same file is refused.
         self.db.execute("PRAGMA locking_mode = EXCLUSIVE")

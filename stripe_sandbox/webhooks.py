@@ -31,6 +31,8 @@ class Endpoint(msgspec.Struct, frozen=True):
     api_version: str | None = API_VERSION
     enabled_events: tuple[str, ...] = ("*",)
     livemode: bool = False
+    # A connected account's events name it (https://docs.stripe.com/api/events/object#event_object-account).
+    account: str | None = None
 
 
 class Steering(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

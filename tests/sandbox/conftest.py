@@ -74,4 +74,4 @@ def receiver(steer: Steer, _receiver: Receiver) -> Receiver:
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
     """A state file for a process of the test's own."""
-    return tmp_path / "state.db"
+    return tmp_path / "made" / "state.db"

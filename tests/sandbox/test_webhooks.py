@@ -149,11 +149,13 @@ def test_rolled_secret_signs_twice(api: Driver, steer: Steer, receiver: Receiver
 
 def test_endpoint_pins_its_version_and_types(api: Driver, steer: Steer, receiver: Receiver) -> None:
     """https://docs.stripe.com/webhooks/versioning, https://docs.stripe.com/api/webhook_endpoints/object."""
-    steer.post("webhooks", api_version="2020-08-27", livemode=True, enabled_events=["charge.succeeded"])
+    steer.post(
+        "webhooks", api_version="2020-08-27", livemode=True, account="acct_1", enabled_events=["charge.succeeded"]
+    )
     intent = api.pay(capture_method="automatic")
     assert arrived(receiver, intent.id, 1) == ["charge.succeeded"]
     event = receiver.hits[0].event
-    assert (event["api_version"], event["livemode"]) == ("2020-08-27", True)
+    assert (event["api_version"], event["livemode"], event["account"]) == ("2020-08-27", True, "acct_1")
     assert api.events_of(intent.id)[0].api_version == API_VERSION
 
 
