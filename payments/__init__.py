@@ -1,0 +1,1 @@
+"""The Payment Processing System: payments taken with Stripe, each exactly once, on PostgreSQL alone."""

@@ -1,4 +1,4 @@
-"""How a process of the Procfile lives: it runs until SIGTERM or SIGINT asks it to stop, then hands back what it holds."""
+"""How a process of the Procfile lives: it runs until SIGTERM or SIGINT, then hands back what it holds."""
 
 import asyncio
 import signal
@@ -24,7 +24,7 @@ def run_process(
     main: Callable[[asyncio.Event], Awaitable[None]],
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
 ) -> int:
-    """Runs `main` with an event that is set on the first SIGTERM or SIGINT; `main` returns when it has let go of all."""
+    """Runs `main` with an event that is set on SIGTERM or SIGINT; `main` returns when it has let go of all."""
 
     async def until_stopped() -> None:
         stop = asyncio.Event()

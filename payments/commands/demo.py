@@ -25,8 +25,8 @@ DEADLINE_S = 120
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """How many checkouts, how many at once, and how long the slowest may take."""
     parser.description = (
-        "Drives checkouts by HTTP against the running `payments up`: charges, holds, declines, browser payments, requests "
-        "sent twice. Ends in a table and one line that says whether our books and the Stripe sandbox's agree. "
+        "Drives checkouts by HTTP against the running `payments up`: charges, holds, declines, browser payments, "
+        "requests sent twice. Ends in a table and one line that says whether our books and the Stripe sandbox's agree. "
         "Processes may be killed meanwhile."
     )
     parser.add_argument("--checkouts", type=int, default=CHECKOUTS, help=f"how many (default {CHECKOUTS})")

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Exit code 0 when nothing is at fault, 1 otherwise. Reads only; payments_readonly may run it."
 
 
-def run(args: argparse.Namespace, settings: Settings) -> int:
+def run(_args: argparse.Namespace, settings: Settings) -> int:
     """Print every finding; answer 1 when one is a fault."""
     findings = examine(admin_dsn(settings))
     console = Console()

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import psycopg
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, IsolationLevel
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from payments.database.migrate import SCHEMA_VERSION, schema_too_new, unreachable
@@ -42,14 +42,16 @@ async def connect(dsn: str, role: str) -> Connection:
     return conn
 
 
-async def _act_as(conn: Connection, role: str) -> None:
+async def _act_as(conn: Connection, role: str, statement_timeout_ms: int = STATEMENT_TIMEOUT_MS) -> None:
+    # Said in every BEGIN: neither a default of the server or the role, nor a pooler's other session may change it.
+    await conn.set_isolation_level(IsolationLevel.READ_COMMITTED)
     try:
         await conn.execute(
             _QUERIES["act_as"],
             {
                 "role": role,
                 "application": f"payments {role.removeprefix('payments_')}",
-                "statement_timeout": str(STATEMENT_TIMEOUT_MS),
+                "statement_timeout": str(statement_timeout_ms),
                 "idle_timeout": str(IDLE_IN_TRANSACTION_TIMEOUT_MS),
             },
         )
@@ -61,7 +63,9 @@ async def _act_as(conn: Connection, role: str) -> None:
 
 
 @asynccontextmanager
-async def open_pool(dsn: str, role: str, connections_max: int) -> AsyncIterator[Pool]:
+async def open_pool(
+    dsn: str, role: str, connections_max: int, statement_timeout_ms: int = STATEMENT_TIMEOUT_MS
+) -> AsyncIterator[Pool]:
     """A pool whose connections act as `role`, after a look at where they lead; closed at the end.
 
     Raises DatabaseUnreachable, DatabaseUnsuitable, ClusterMoved, SchemaTooOld, SchemaTooNew.
@@ -73,7 +77,7 @@ async def open_pool(dsn: str, role: str, connections_max: int) -> AsyncIterator[
         raise unreachable(error) from error
 
     async def configure(conn: Connection) -> None:
-        await _act_as(conn, role)
+        await _act_as(conn, role, statement_timeout_ms)
 
     pool = AsyncConnectionPool(
         dsn,
@@ -111,7 +115,7 @@ async def check_database(conn: Connection) -> None:
     if not is_home:
         raise ClusterMoved(
             "This database was made in another PostgreSQL cluster; the outbox would be dispatched wrongly here.",
-            advice="Point DATABASE_URL at the cluster it was made in, or restore it physically (pg_basebackup, a standby).",
+            advice="Point DATABASE_URL at the cluster it was made in, or restore it physically (pg_basebackup).",
         )
 
 

@@ -35,7 +35,7 @@ def examine(dsn: str) -> list[Finding]:
 
 
 def _examine(conn: psycopg.Connection[Any]) -> list[Finding]:
-    findings = judge_server(*_one(conn, "server")) + judge_roles(_all(conn, "roles"))
+    findings = _server(conn) + judge_roles(_all(conn, "roles"))
     found = _schema(conn)
     findings.append(found)
     if found.level is not Level.OK:
@@ -45,6 +45,11 @@ def _examine(conn: psycopg.Connection[Any]) -> list[Finding]:
         _all(conn, "stuck"), _one(conn, "parked")[0], _one(conn, "dead_letters")[0], _all(conn, "imbalances")
     )
     return findings + judge_oldest_transaction(_one(conn, "oldest_transaction")[0])
+
+
+def _server(conn: psycopg.Connection[Any]) -> list[Finding]:
+    version, durable, synchronous_commit, standby = _one(conn, "server")
+    return judge_server(version, synchronous_commit, durable=durable, standby=standby)
 
 
 def _schema(conn: psycopg.Connection[Any]) -> Finding:
@@ -70,7 +75,7 @@ def _schema(conn: psycopg.Connection[Any]) -> Finding:
 def _one(conn: psycopg.Connection[Any], name: str) -> tuple[Any, ...]:
     row = conn.execute(_QUERIES[name]).fetchone()
     assert row is not None
-    return row
+    return tuple(row)
 
 
 def _all(conn: psycopg.Connection[Any], name: str) -> list[tuple[Any, ...]]:

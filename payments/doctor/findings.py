@@ -26,7 +26,7 @@ class Finding(msgspec.Struct, frozen=True):
     advice: str = ""
 
 
-def judge_server(version: str, durable: bool, synchronous_commit: str, standby: bool) -> list[Finding]:
+def judge_server(version: str, synchronous_commit: str, *, durable: bool, standby: bool) -> list[Finding]:
     """A server that forgets commits, or takes none, is no place for money."""
     findings = [Finding(Level.OK, "server", f"PostgreSQL {version}")]
     if not durable:

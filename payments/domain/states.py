@@ -51,8 +51,8 @@ class EventType(StrEnum):
 _S = PaymentStatus
 _E = EventType
 
-# From each state: where it may go, and what is published on the way (None: nothing). Any state may become CONFLICTED as well:
-# Stripe's facts contradict ours; nothing is published and only an operator leaves it.
+# From each state: where it may go, and what is published on the way (None: nothing). Any state may become CONFLICTED as
+# well: Stripe's facts contradict ours; nothing is published and only an operator leaves it.
 TRANSITIONS: Mapping[PaymentStatus, Mapping[PaymentStatus, EventType | None]] = MappingProxyType(
     {
         _S.REQUESTED: {

@@ -8,7 +8,9 @@ import psycopg
 from payments.domain.identifiers import new_id
 
 INSERT_PAYMENT = """
-insert into payments.payments (payment_id, cart_id, order_id, amount, currency, capture_method, payment_method, client_id, fingerprint)
+insert into payments.payments (
+  payment_id, cart_id, order_id, amount, currency, capture_method, payment_method, client_id, fingerprint
+)
 values (%(payment_id)s, %(cart_id)s, %(cart_id)s, %(amount)s, 'EUR', %(capture_method)s, 'pm_card_visa', 'tests',
   sha256('tests'::bytea))
 """
@@ -29,7 +31,8 @@ def insert_event(conn: psycopg.Connection[Any], payment_id: UUID, event_type: st
     conn.execute(
         """
         insert into payments.outbox (event_id, event_type, aggregate_id, sequence, payload, headers)
-        values (%(event_id)s, %(event_type)s, %(payment_id)s, %(sequence)s, jsonb_build_object('paymentId', %(payment_id)s::uuid),
+        values (%(event_id)s, %(event_type)s, %(payment_id)s, %(sequence)s,
+          jsonb_build_object('paymentId', %(payment_id)s::uuid),
           payments.event_headers(%(event_id)s, %(event_type)s, %(payment_id)s, %(sequence)s, now(), null))
         """,
         {"event_id": new_id(), "event_type": event_type, "payment_id": payment_id, "sequence": sequence},

@@ -67,7 +67,10 @@ def test_money_beyond_what_was_asked_for_is_refused(database: Database, change: 
 
 
 def test_refunds_never_pass_what_was_captured(database: Database) -> None:
-    statement = "insert into payments.refunds (refund_id, payment_id, amount, currency, status) values (%s, %s, %s, 'EUR', 'REQUESTED')"
+    statement = """
+        insert into payments.refunds (refund_id, payment_id, amount, currency, status)
+        values (%s, %s, %s, 'EUR', 'REQUESTED')
+        """
     with database.connect() as admin:
         payment_id = insert_payment(admin, amount=1000)
         with pytest.raises(CHECK, match="of 0 captured"):
@@ -105,14 +108,13 @@ def test_what_was_asked_for_never_changes_even_for_the_owner(database: Database,
         "update payments.inbox set payload = '{}'",
         "delete from payments.stripe_requests",
         "update payments.api_keys set scopes = '{operator}'",
-        "insert into payments.api_keys (key_id, client_id, key_hash, scopes) values (gen_random_uuid(), 'x', '', '{operator}')",
+        "insert into payments.api_keys (key_id, client_id, key_hash, scopes) values (gen_random_uuid(), 'x', '', '{}')",
         "alter table payments.payments disable trigger guard_payment",
         "drop table payments.outbox cascade",
         "create table payments.mine (a int)",
         "update payments.payments set amount = 1",
         "update payments.payments set version = 1",
-        "insert into payments.outbox (event_id, event_type, aggregate_id, sequence, payload, headers, xid) "
-        "values (gen_random_uuid(), 'payment-failed', gen_random_uuid(), 1, '{}', '{}', '3')",
+        "insert into payments.outbox (xid) values ('3')",
         "select payments.create_lane('mine', 'x', '{#}', true)",
     ],
 )
@@ -136,7 +138,7 @@ def test_no_role_of_the_service_may_rewrite_the_books(module_database: Database,
         ("payments_readonly", "update payments.payments set status = 'FAILED'"),
         (
             "payments_readonly",
-            "insert into payments.dead_letters (origin, message_id, payload, attempts, error) values ('inbox', '1', '{}', 1, '')",
+            "insert into payments.dead_letters (origin, message_id) values ('inbox', '1')",
         ),
     ],
 )
@@ -159,7 +161,7 @@ def test_only_an_operator_leaves_conflicted(database: Database) -> None:
     with database.connect() as admin, database.connect("payments_worker") as worker:
         payment_id = insert_payment(admin)
         put(worker, payment_id, PaymentStatus.CONFLICTED)
-        with pytest.raises(CHECK, match="only an operator|cannot go from CONFLICTED"):
+        with pytest.raises(CHECK, match="cannot go from CONFLICTED"):
             put(worker, payment_id, PaymentStatus.SUCCEEDED)
         put(admin, payment_id, PaymentStatus.SUCCEEDED)
 

@@ -64,7 +64,8 @@ def test_every_kind_of_trouble_shows(database: Database) -> None:
             "values ('stripe-webhook', 'evt_1', 'x', '{}', now() - interval '2 minutes', 3)"
         )
         conn.execute(
-            "insert into payments.dead_letters (origin, message_id, payload, attempts, error) values ('inbox', '1', '{}', 5, 'x')"
+            "insert into payments.dead_letters (origin, message_id, payload, attempts, error) "
+            "values ('inbox', '1', '{}', 5, 'x')"
         )
     assert faults(database) == [
         "outbox: payment_requested waits for 1 events, for 120 s",

@@ -19,6 +19,7 @@ from tests.conftest import wait_until
 
 READY_S = 90.0  # starts in seconds; the rest is for a busy machine
 STOP_S = 30.0
+OUTPUT_SHOWN = 20_000
 PROCESSES = ("api", "relay", "worker", "sandbox", "postgres")
 
 
@@ -84,7 +85,7 @@ def payments_up(*arguments: str, **environment: str) -> Iterator[System]:
         try:
             yield System(data_dir, up, output)
         except BaseException:
-            print(output.read_text(errors="replace")[-20_000:])
+            sys.stderr.write(output.read_text(errors="replace")[-OUTPUT_SHOWN:])
             raise
         finally:
             up.terminate()

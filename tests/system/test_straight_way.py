@@ -10,6 +10,7 @@ import pgmq
 import psycopg
 import pytest
 
+from tests.conftest import wait_until
 from tests.system.running import PROCESSES, System, payments_up
 
 
@@ -36,7 +37,11 @@ def test_a_payment_goes_all_the_way(system: System, eventually: Callable[..., An
     assert re.fullmatch(r"ch_\w+", payment["processorReference"])
 
     (intent,) = system.intents_of(payment["paymentId"])
-    assert (intent["amount_captured"], intent["currency"], intent["metadata"]["cartId"]) == (1999, "eur", payment["cartId"])
+    assert (intent["amount_captured"], intent["currency"], intent["metadata"]["cartId"]) == (
+        1999,
+        "eur",
+        payment["cartId"],
+    )
 
     events = "select event_type, sequence from payments.outbox where aggregate_id = %s order by sequence"
     assert system.rows(events, payment["paymentId"]) == [("payment-requested", 1), ("payment-succeeded", 2)]
@@ -44,7 +49,8 @@ def test_a_payment_goes_all_the_way(system: System, eventually: Callable[..., An
         join payments.outbox o using (outbox_id) where o.aggregate_id = %s"""
     eventually(lambda: system.rows(status, payment["paymentId"]) == [(True,)])
     # Both ways back: Stripe's answer, and its webhooks.
-    sources = "select array_agg(distinct source order by source) from payments.inbox where payment_id = %s and processed_at is not null"
+    sources = """select array_agg(distinct source order by source) from payments.inbox
+        where payment_id = %s and processed_at is not null"""
     eventually(lambda: system.rows(sources, payment["paymentId"]) == [(["stripe-api", "stripe-webhook"],)])
     history = system.http.get(f"/payments/{payment['paymentId']}/history").json()["items"]
     assert [one["to"] for one in history if one["decision"] == "applied"] == ["REQUESTED", "SUCCEEDED"]
@@ -117,8 +123,6 @@ def test_a_payment_without_a_method_is_finished_in_the_browser(system: System) -
     body = {"client_secret": payment["nextAction"]["clientSecret"], "payment_method": "pm_card_visa"}
     httpx.post(f"{system.env['STRIPE_API_BASE']}/_sandbox/browser/confirm", json=body).raise_for_status()
     events = "select array_agg(event_type order by sequence) from payments.outbox where aggregate_id = %s"
-    from tests.conftest import wait_until
-
     wait_until(lambda: system.http.get(f"/payments/{payment['paymentId']}").json()["status"] == "SUCCEEDED")
     assert system.rows(events, payment["paymentId"]) == [
         (["payment-requested", "payment-action-required", "payment-succeeded"],)
@@ -140,7 +144,9 @@ def test_no_secret_stands_in_the_logs(system: System) -> None:
 
 
 @pytest.mark.parametrize("process", PROCESSES)
-def test_a_killed_process_comes_back_and_nothing_is_lost(system: System, process: str, eventually: Callable[..., Any]) -> None:
+def test_a_killed_process_comes_back_and_nothing_is_lost(
+    system: System, process: str, eventually: Callable[..., Any]
+) -> None:
     before = [authorize(system, paymentMethod="pm_card_visa").json()["paymentId"]]
     system.kill(process)
 
