@@ -18,6 +18,7 @@ class Output:
         self._colour = colour
         self._lock = threading.Lock()
         self._names: list[str] = []
+        self._closed = False
 
     def pipe(self, name: str) -> int:
         """Return a descriptor for a child to write to; the caller closes its own copy once the child has it."""
@@ -29,16 +30,21 @@ class Output:
     def say(self, name: str, text: str) -> None:
         """Write `text` as lines of the process `name`."""
         before = self._prefix(name)
-        with self._lock:
-            for line in text.splitlines():
-                self._stream.write(f"{before}{line}\n")
-            self._stream.flush()
+        self._write("".join(f"{before}{line}\n" for line in text.splitlines()))
 
     def print(self, text: str) -> None:
         """Write `text` as it stands."""
+        self._write(f"{text}\n")
+
+    def _write(self, text: str) -> None:
         with self._lock:
-            self._stream.write(f"{text}\n")
-            self._stream.flush()
+            if self._closed:
+                return
+            try:
+                self._stream.write(text)
+                self._stream.flush()
+            except OSError:
+                self._closed = True  # the terminal is gone; the children must still be read, or they would block
 
     def _forward(self, descriptor: int, name: str) -> None:
         with os.fdopen(descriptor, "rb") as pipe:

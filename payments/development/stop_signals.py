@@ -19,10 +19,10 @@ class StopSignals:
 
     @contextlib.contextmanager
     def caught(self) -> Iterator[None]:
-        """Take over SIGINT, SIGTERM and SIGCHLD; give them back at the end."""
+        """Take over SIGINT, SIGTERM, SIGHUP (the terminal is closed) and SIGCHLD; give them back at the end."""
         for end in (self._reading, self._writing):
             end.settimeout(0)
-        handled = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
+        handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
         before = {each: signal.signal(each, self._note) for each in handled}
         wakeup_before = signal.set_wakeup_fd(self._writing.fileno(), warn_on_full_buffer=False)
         try:

@@ -42,6 +42,7 @@ TICK_S = 0.2  # how often readiness is probed; deaths wake the loop at once
 READY_DEADLINE_S = 90.0
 PROBE_TIMEOUT_S = 0.5  # a probe holds up restarts
 SANDBOX_GRACE_S = 2.0
+KILL_MARGIN_S = 2.0  # the processes themselves keep to PAYMENTS_SHUTDOWN_GRACE_S; this is for one that does not
 CALM_TICK_S = 1.0  # a safety net under the wake-ups: even a lost one keeps the promise of a restart in time
 ONE_COPY_ONLY = frozenset({"api"})  # it binds PORT
 
@@ -138,8 +139,8 @@ class Supervisor:
     def _add(self, name: str, kind: str, command: list[str], databases: Databases, stripe: Stripe) -> None:
         environment = process_environment(kind, self._settings, databases, stripe, self._data_dir)
         child = self._child(name, lambda: spawn_command(command, environment, self._output.pipe(name)))
-        child.tend()
         self._children.append(child)
+        child.tend()
 
     def _child(self, name: str, spawn: Spawn) -> Child:
         pid_file = self._run_dir / f"{name}.pid"
@@ -183,7 +184,7 @@ class Supervisor:
             return
         self._output.say("up", "stopping")
         processes = [child for child in self._children if child.name not in {"postgres", "sandbox"}]
-        self._stop_children(processes, float(self._settings.shutdown_grace_s))
+        self._stop_children(processes, self._settings.shutdown_grace_s + KILL_MARGIN_S)
         self._stop_children([child for child in self._children if child.name == "sandbox"], SANDBOX_GRACE_S)
         if self._postgres is not None:
             self._postgres.stop()

@@ -22,6 +22,7 @@ import pytest
 from payments.development.dev_env import read_dev_env
 from payments.development.free_port import pick_free_port
 from payments.errors import DataDirectoryInUse, PortTaken
+from payments.settings import SETTINGS
 from tests.development.databases import Database
 
 Wait = Callable[..., object]
@@ -44,6 +45,12 @@ STAND_IN = """
 """
 
 
+def clean_environment(**values: str) -> dict[str, str]:
+    """Our environment without the developer's own settings, and with `values`."""
+    ours = {f"{setting.name}{suffix}" for setting in SETTINGS for suffix in ("", "_FILE")}
+    return {name: value for name, value in os.environ.items() if name not in ours} | values
+
+
 class Up:
     """One `payments up` in a directory of its own."""
 
@@ -61,7 +68,7 @@ class Up:
 
     def start(self, *options: str, **environment: str) -> None:
         command = [sys.executable, "-m", "payments", "up", "--procfile", "Procfile", *options]
-        surroundings = {**os.environ, "PORT": str(self.port), "PAYMENTS_SHUTDOWN_GRACE_S": "2", **environment}
+        surroundings = clean_environment(**{"PORT": str(self.port), "PAYMENTS_SHUTDOWN_GRACE_S": "1", **environment})
         with (self.directory / "output").open("ab") as output:
             self.process = subprocess.Popen(
                 command, cwd=self.directory, env=surroundings, stdout=output, stderr=subprocess.STDOUT
@@ -213,7 +220,7 @@ def test_up_refuses_a_taken_port_a_used_directory_and_bad_settings_in_plain_word
         finished = subprocess.run(
             [sys.executable, "-m", "payments", "up"],
             cwd=up.directory,
-            env={**os.environ, **environment},
+            env=clean_environment(**environment),
             capture_output=True,
             text=True,
             check=False,
