@@ -1,0 +1,137 @@
+"""Whatever Stripe says, in whatever order and however often: the payment ends as what is true, and tells it once."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from payments.domain.decisions import Apply, Conflict, Fetch, Ignore, LateMoney, Park, decide_payment
+from payments.domain.payment import Payment
+from payments.domain.signals import Signal
+from payments.domain.states import EventType, PaymentStatus
+from tests.domain.stripe_lives import Life, Word, heard_fetched, lives, possible_order
+
+ONCE_IN_A_LIFE = {
+    EventType.PAYMENT_SUCCEEDED,
+    EventType.PAYMENT_FAILED,
+    EventType.PAYMENT_VOIDED,
+    EventType.PAYMENT_EXPIRED,
+}
+COPIES_MAX = 3
+
+
+@dataclass
+class Machine:
+    """The recorder without a database: history is a number that grows with each signal that was weighed."""
+
+    payment: Payment
+    history_id: int = 1
+    published: list[EventType] = field(default_factory=list)
+
+    def weigh(self, signal: Signal) -> Fetch | None:
+        before = msgspec.structs.replace(self.payment, last_history_id=self.history_id)
+        decision = decide_payment(before, signal, livemode=False)
+        match decision:
+            case Fetch():
+                return decision
+            case Apply():
+                if decision.event:
+                    self.published.append(decision.event)
+                asked = decision.after.was_customer_asked or decision.after.status is PaymentStatus.ACTION_REQUIRED
+                self.payment = msgspec.structs.replace(decision.after, was_customer_asked=asked)
+            case Conflict() | LateMoney() | Park():
+                raise AssertionError(f"{decision} in a life without any conflict")
+            case Ignore():
+                pass
+        self.history_id += 1
+        return None
+
+
+def final_row(payment: Payment) -> Payment:
+    return msgspec.structs.replace(payment, last_history_id=0, was_customer_asked=False)
+
+
+def in_order(life: Life) -> Payment:
+    """What the words lead to when each is heard once, as it is said, and doubts are settled at once."""
+    machine = Machine(life.payment())
+    for word in sorted(life.words, key=lambda word: word.step):
+        signal: Signal = word.signal
+        while machine.weigh(signal):
+            signal = heard_fetched(life.snapshots[word.step], machine.history_id)
+    return machine.payment
+
+
+@st.composite
+def deliveries(draw: st.DrawFn) -> tuple[Life, list[Word]]:
+    life = draw(lives())
+    copies = [word for word in life.words for _ in range(draw(st.integers(1, COPIES_MAX)))]
+    return life, possible_order(draw(st.permutations(copies)))
+
+
+def assert_ended_well(life: Life, machine: Machine) -> None:
+    assert machine.payment.status == life.ends_as
+    assert final_row(machine.payment) == final_row(in_order(life))
+    counts = Counter(machine.published)
+    assert all(counts[event] <= 1 for event in ONCE_IN_A_LIFE)
+    ending = f"payment-{life.ends_as.lower()}"
+    if ending in {event.value for event in ONCE_IN_A_LIFE}:
+        assert counts[EventType(ending)] == 1
+        assert machine.published[-1] == ending
+
+
+@settings(max_examples=400, deadline=None)
+@given(deliveries())
+def test_every_order_and_repetition_ends_alike(delivered: tuple[Life, list[Word]]) -> None:
+    life, words = delivered
+    machine = Machine(life.payment())
+    for word in words:
+        signal: Signal = word.signal
+        rounds = 0
+        while machine.weigh(signal):
+            signal = heard_fetched(life.snapshots[-1], machine.history_id)
+            rounds += 1
+            assert rounds <= 1, "a fetch that nothing came between settles the doubt"
+    assert_ended_well(life, machine)
+
+
+@settings(max_examples=600, deadline=None)
+@given(lives(), st.data())
+def test_it_ends_alike_while_stripe_goes_on_and_fetches_are_under_way(life: Life, data: st.DataObject) -> None:
+    """Truth moves on between word, doubt, fetch and answer; several fetches run at once and come back in any order."""
+    machine = Machine(life.payment())
+    now = 0  # Stripe's truth: life.snapshots[now]
+    unsaid = list(life.words)
+    waiting: list[Word] = []
+    asking: list[int] = []  # begun: the history id before
+    coming: list[tuple[int, int]] = []  # read at Stripe: the history id before, the snapshot
+    while unsaid or waiting or asking or coming or now < len(life.snapshots) - 1:
+        may = ["stripe"] if now < len(life.snapshots) - 1 else []
+        may += [name for name, pile in (("hear", waiting), ("read", asking), ("weigh", coming)) if pile]
+        said = [word for word in unsaid if word.step <= now]
+        for word in said:
+            unsaid.remove(word)
+            waiting += [word] * data.draw(st.integers(1, COPIES_MAX))
+        if not may:
+            continue
+        doubt = None
+        match data.draw(st.sampled_from(may)):
+            case "stripe":
+                # The browser acts only once it holds the secret.
+                blocked = any(
+                    word.step == now + 1 and word.from_browser and not machine.payment.was_customer_asked
+                    for word in unsaid
+                )
+                if not blocked or not (waiting or asking or coming):
+                    now += 1
+            case "hear":
+                doubt = machine.weigh(waiting.pop(data.draw(st.integers(0, len(waiting) - 1))).signal)
+            case "read":
+                coming.append((asking.pop(data.draw(st.integers(0, len(asking) - 1))), now))
+            case _:
+                after, snapshot = coming.pop(data.draw(st.integers(0, len(coming) - 1)))
+                doubt = machine.weigh(heard_fetched(life.snapshots[snapshot], after))
+        if doubt:
+            asking.append(machine.history_id)
+    assert_ended_well(life, machine)
