@@ -33,7 +33,7 @@ UNKNOWN_RETRY_S_MAX = 300.0
 BUSY_RETRY_S_MIN = 1.0
 BUSY_RETRY_S_MAX = 30.0
 # The breaker holds back everybody until a probe shows that our key is taken again; the backlog is due by then.
-UNAUTHORIZED_RETRY_S = 5.0
+UNAUTHORIZED_RETRY_S = 2.0
 
 # What the caller's wish, and not our code, can be wrong about (https://docs.stripe.com/error-codes).
 WISH_PARAMETERS = frozenset({"payment_method", "customer", "amount", "currency"})

@@ -23,7 +23,7 @@ UNKNOWN_MAX = 5
 DOWN_S_MIN = 1.0
 DOWN_S_MAX = 30.0
 # A refused key needs a person; probing shows when it was mended, and more often would look like an attack.
-REFUSED_S_MIN = 5.0
+REFUSED_S_MIN = 2.0
 REFUSED_S_MAX = 300.0
 
 

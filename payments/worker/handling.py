@@ -151,6 +151,7 @@ class Handler:
             except DATABASE_TROUBLE as error:
                 if not _is_systemic(error) or time.monotonic() > give_up_at:
                     raise
+                log.warning("answer.waiting", call_id=called.started.call_id, error=_where(error))
                 await asyncio.sleep(STORE_RETRY_S)
 
     async def _record(self, conn: Connection, lease: Leased, command: Command, called: Called) -> bool:
@@ -181,8 +182,8 @@ class Handler:
         try:
             async with transaction(self._around.pool) as conn:
                 await self.queue.postpone_faulty(conn, lease, FAULT_RETRY_S * 2.0**lease.faults)
-        except DATABASE_TROUBLE:
-            log.warning("command.left", queue=self.queue.name, msg_id=lease.msg_id)  # its lease runs out
+        except DATABASE_TROUBLE as trouble:
+            self._leave(lease, trouble)
 
     async def _dead_letter(self, lease: Leased, error: str) -> None:
         try:
@@ -192,8 +193,8 @@ class Handler:
         try:
             async with transaction(self._around.pool) as conn:
                 await self.queue.dead_letter(conn, lease, payment_id, error)
-        except DATABASE_TROUBLE:
-            log.warning("command.left", queue=self.queue.name, msg_id=lease.msg_id)
+        except DATABASE_TROUBLE as trouble:
+            self._leave(lease, trouble)
         else:
             log.error("command.died", queue=self.queue.name, msg_id=lease.msg_id, error=error)
 
@@ -201,8 +202,12 @@ class Handler:
         try:
             async with transaction(self._around.pool) as conn:
                 await self.queue.postpone(conn, [lease], [FAULT_RETRY_S])
-        except DATABASE_TROUBLE:
-            log.warning("command.left", queue=self.queue.name, msg_id=lease.msg_id)
+        except DATABASE_TROUBLE as trouble:
+            self._leave(lease, trouble)
+
+    def _leave(self, lease: Leased, trouble: Exception) -> None:
+        """The database takes no word: the lease runs out by itself."""
+        log.warning("command.left", queue=self.queue.name, msg_id=lease.msg_id, error=_where(trouble))
 
     def _tell_decision(self, lease: Leased, command: Command, decision: Decision) -> None:
         fields = {"queue": self.queue.name, "msg_id": lease.msg_id, "payment_id": str(command.payment_id)}

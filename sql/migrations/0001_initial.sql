@@ -984,6 +984,8 @@ grant select, update on payments.rate_limits to payments_worker;
 grant insert (source, message_id, message_type, payment_id, payload) on payments.inbox to payments_worker;
 grant update (payment_id, processed_at, outcome, attempts, last_error, next_attempt_at) on payments.inbox to payments_worker;
 grant insert (origin, message_id, payment_id, payload, headers, attempts, error) on payments.dead_letters to payments_worker;
+-- What was tried again and died again is the same dead letter, unsettled again.
+grant update (attempts, error, died_at, resolved_at, resolution) on payments.dead_letters to payments_worker;
 grant select, insert, update, delete
 on pgmq.q_payment_requested, pgmq.q_refund_requested, pgmq.q_capture_requested, pgmq.q_void_requested
 to payments_worker;

@@ -146,17 +146,19 @@ class World:
 
     def close(self) -> None:
         for worker in self._workers:
-            worker.signal(signal.SIGCONT)
             worker.kill()
 
     def request(self, **columns: Any) -> UUID:
         """A payment and its command in the queue, as the relay would have sent it."""
         with self.database.connect() as conn:
             payment_id = insert_payment(conn)
-            for column, value in columns.items():
-                conn.execute(f"alter table payments.payments disable trigger user")
-                conn.execute(f"update payments.payments set {column} = %s where payment_id = %s", (value, payment_id))
-                conn.execute(f"alter table payments.payments enable trigger user")
+            if columns:  # also what the guards would refuse
+                conn.execute("alter table payments.payments disable trigger user")
+                changes = ", ".join(f"{column} = %({column})s" for column in columns)
+                conn.execute(
+                    f"update payments.payments set {changes} where payment_id = %(id)s", {"id": payment_id, **columns}
+                )
+                conn.execute("alter table payments.payments enable trigger user")
             self.send({"paymentId": str(payment_id)})
         return payment_id
 
