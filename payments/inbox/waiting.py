@@ -69,5 +69,6 @@ async def bury(conn: Connection, row: InboxRow, payment_id: UUID | None, why: st
     """Makes a dead letter of a row: an operator must look, and may let it be tried again."""
     log.error("inbox.buried", inbox_id=row.inbox_id, message_id=row.message_id, why=why)
     error = why[:ERROR_CHARACTERS_MAX]
-    await conn.execute(_QUERIES["bury"], {"inbox_id": row.inbox_id, "why": error})
+    values = {"inbox_id": row.inbox_id, "payment_id": payment_id, "why": error}
+    await conn.execute(_QUERIES["bury"], values)
     await finish(conn, row, "dead", payment_id, error)

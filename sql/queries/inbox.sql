@@ -58,7 +58,8 @@ where inbox_id = %(inbox_id)s and processed_at is null;
 -- name: bury
 -- A dead letter of an inbox row; one that died before is unsettled again.
 insert into payments.dead_letters (origin, message_id, payment_id, payload, attempts, error)
-select 'inbox', inbox_id::text, payment_id, payload, attempts, %(why)s from payments.inbox where inbox_id = %(inbox_id)s
+select 'inbox', inbox_id::text, coalesce(payment_id, %(payment_id)s), payload, attempts, %(why)s
+from payments.inbox where inbox_id = %(inbox_id)s
 on conflict (origin, message_id) do update
 set attempts = excluded.attempts, error = excluded.error, died_at = clock_timestamp(), resolved_at = null, resolution = null;
 
@@ -111,3 +112,48 @@ values (
 -- name: database_time
 -- The time that events carry: one clock for all hosts.
 select clock_timestamp();
+
+-- name: summarize_waiting
+-- What nobody has weighed yet, by source.
+select
+  source, count(*), count(next_attempt_at), min(received_at), clock_timestamp() - min(received_at), max(attempts)
+from payments.inbox
+where processed_at is null
+group by source
+order by source;
+
+-- name: count_dead
+-- How many dead letters of the inbox nobody has settled.
+select count(*) from payments.dead_letters where origin = 'inbox' and resolved_at is null;
+
+-- name: list_dead
+-- Dead letters of the inbox that nobody has settled, the newest first.
+select d.message_id, i.source, i.message_type, d.payment_id, d.died_at, d.error
+from payments.dead_letters d
+left join payments.inbox i on i.inbox_id::text = d.message_id
+where d.origin = 'inbox' and d.resolved_at is null
+order by d.dead_letter_id desc
+limit %(rows_max)s;
+
+-- name: show_rows
+-- Rows by inbox id, by Stripe's message id or by payment, the oldest first.
+select
+  inbox_id, source, message_id, message_type, payment_id, received_at, processed_at, outcome, attempts, next_attempt_at,
+  last_error, payload
+from payments.inbox
+where inbox_id = %(inbox_id)s::bigint or payment_id = %(payment_id)s::uuid
+  or (source in ('stripe-webhook', 'stripe-api', 'reconciler') and message_id = %(message_id)s::text)
+order by inbox_id
+limit %(rows_max)s;
+
+-- name: revive
+-- A dead row is weighed once more.
+update payments.inbox
+set processed_at = null, outcome = null, attempts = 0, next_attempt_at = now()
+where inbox_id = %(inbox_id)s and outcome = 'dead';
+
+-- name: settle_dead
+-- The dead letter of a revived row.
+update payments.dead_letters
+set resolved_at = clock_timestamp(), resolution = 'tried again'
+where origin = 'inbox' and message_id = %(inbox_id)s::text and resolved_at is null;

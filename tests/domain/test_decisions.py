@@ -361,7 +361,7 @@ SIGNALS: st.SearchStrategy[Signal] = st.builds(
 def test_no_decision_breaks_the_rules_of_state_and_money(
     status: PaymentStatus,
     signal: Signal,
-    unattended: bool,
+    unattended: bool,  # noqa: FBT001
     manual: bool,  # noqa: FBT001
 ) -> None:
     method = {} if status in (_S.AUTHORIZED, _S.CAPTURING) else {"capture_method": "manual" if manual else "automatic"}

@@ -19,7 +19,7 @@ from payments.domain.facts import (
     read_error,
     read_payment_intent,
 )
-from tests.domain.stripe_objects import CHARGE, INTENT, INSUFFICIENT_FUNDS, SECRET, intent
+from tests.domain.stripe_objects import CHARGE, INSUFFICIENT_FUNDS, INTENT, SECRET, intent
 
 PAYMENT = UUID("01890000-0000-7000-8000-000000000001")
 JUNK: Any = st.recursive(

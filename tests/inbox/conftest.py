@@ -1,4 +1,4 @@
-"""What the tests of the inbox share: a pool as the worker's role, and a recorder with a gateway that tells the truth."""
+"""What the tests of the inbox share: a recorder as the worker's role, and a gateway that tells the truth."""
 
 import json
 from collections.abc import AsyncIterator
@@ -76,8 +76,8 @@ class Desk:
 
     def _receive(self, source: str, message_id: str, kind: str, payment_id: UUID | None, payload: Any) -> None:
         self.sql(
-            "insert into payments.inbox (source, message_id, message_type, payment_id, payload) values (%s, %s, %s, %s, %s)"
-            " on conflict do nothing",
+            "insert into payments.inbox (source, message_id, message_type, payment_id, payload)"
+            " values (%s, %s, %s, %s, %s) on conflict do nothing",
             source,
             message_id,
             kind,

@@ -1,0 +1,163 @@
+"""What is in doubt is fetched, outside any transaction; without an answer the row waits and loses nothing."""
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from payments.inbox.recorder import FETCHES_MAX
+from payments.stripe_gateway.outcomes import KeyInUse, Outcome, RateLimited, Refused, Unauthorized, Unknown
+from tests.domain.stripe_objects import INTENT, answered, event, intent
+from tests.inbox.conftest import Desk
+
+pytestmark = pytest.mark.anyio
+
+ROW = "select processed_at, outcome, attempts, next_attempt_at > now(), last_error from payments.inbox where inbox_id = %s"
+
+
+def ask(desk: Desk, payment_id: UUID, **fields: Any) -> None:
+    """A hint: an event of another API version, of a PaymentIntent that has in truth succeeded."""
+    desk.truth.intents[INTENT] = intent(payment_id, "succeeded")
+    desk.webhook(
+        event("payment_intent.processing", intent(payment_id, "processing"), api_version="2019-02-11", **fields)
+    )
+
+
+@pytest.mark.every_postgres
+async def test_doubt_is_settled_by_the_object_as_it_is(desk: Desk) -> None:
+    payment_id = desk.payment()
+    ask(desk, payment_id)
+    await desk.settle()
+    rows = desk.sql(
+        "select source, message_id, message_type, outcome, payment_id from payments.inbox order by inbox_id"
+    )
+    assert rows[0][0::3] == ("stripe-webhook", "superseded")
+    assert rows[1] == ("reconciler", f"{INTENT}/req_fetch1", "fetched.payment_intent", "applied", payment_id)
+    assert [row[:4] for row in desk.history(payment_id)] == [
+        ("fetched.payment_intent", "reconciler", "REQUESTED", "SUCCEEDED")
+    ]
+
+
+async def test_doubts_of_one_payment_are_settled_by_one_fetch(desk: Desk) -> None:
+    payment_id = desk.payment()
+    for _ in range(5):
+        ask(desk, payment_id)
+    await desk.settle()
+    assert desk.truth.asked == [INTENT]
+    assert sorted(desk.outcomes()) == ["applied", *["superseded"] * 5]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "burnt"),
+    [
+        (RateLimited(None, None), 0),
+        (Unauthorized(401, "no", None), 0),
+        (Unknown("timeout"), 1),
+        (KeyInUse(None), 1),
+    ],
+)
+async def test_without_an_answer_the_row_waits_and_is_asked_for_again(desk: Desk, outcome: Outcome, burnt: int) -> None:
+    payment_id = desk.payment()
+    ask(desk, payment_id)
+    desk.truth.instead = outcome
+    await desk.recorder.run_once()
+    await desk.recorder.finish_fetches()
+    (inbox_id,) = desk.one("select inbox_id from payments.inbox")
+    processed_at, _, attempts, is_waiting, error = desk.one(ROW, inbox_id)
+    assert (processed_at, attempts, is_waiting) == (None, burnt, True)
+    assert error
+    assert desk.status(payment_id) == "REQUESTED"
+    desk.truth.instead = None
+    await desk.settle()
+    assert desk.status(payment_id) == "SUCCEEDED"
+
+
+async def test_outage_of_any_length_buries_nothing(desk: Desk) -> None:
+    payment_id = desk.payment()
+    ask(desk, payment_id)
+    desk.truth.instead = Unknown("HTTP 503", 503)
+    for _ in range(30):
+        await desk.recorder.run_once()
+        await desk.recorder.finish_fetches()
+        desk.sql("update payments.inbox set next_attempt_at = now()")
+    assert desk.sql("select from payments.dead_letters") == []
+    desk.truth.instead = None
+    await desk.settle()
+    assert desk.status(payment_id) == "SUCCEEDED"
+
+
+async def test_intent_that_stripe_does_not_know_changes_nothing(desk: Desk) -> None:
+    payment_id = desk.payment()
+    ask(desk, payment_id)
+    desk.truth.intents.clear()
+    await desk.settle()
+    assert desk.status(payment_id) == "REQUESTED"
+    assert desk.outcomes() == ["superseded", "ignored"]
+    assert "knows no PaymentIntent" in desk.history(payment_id)[0][5]
+
+
+async def test_fetch_that_is_refused_goes_to_an_operator(desk: Desk) -> None:
+    payment_id = desk.payment()
+    ask(desk, payment_id)
+    desk.truth.instead = Refused({"code": "x"}, 400, None)
+    await desk.settle()
+    assert desk.outcomes() == ["dead"]
+    assert desk.sql("select payment_id from payments.dead_letters") == [(payment_id,)]
+
+
+async def test_answers_under_one_request_id_are_all_kept(desk: Desk) -> None:
+    """Another server than Stripe may number its requests badly."""
+    first, second = desk.payment(payment_method=None), desk.payment(payment_method=None)
+
+    async def same_id(intent_id: str) -> Outcome:
+        outcome = await type(desk.truth).retrieve_payment_intent(desk.truth, intent_id)
+        return type(outcome)(outcome.object, 200, None)  # type: ignore[union-attr,call-arg]
+
+    desk.truth.retrieve_payment_intent = same_id  # type: ignore[method-assign]
+    for payment_id, number in ((first, 1), (second, 2), (first, 1)):
+        thing = intent(payment_id, "requires_payment_method", id=f"pi_{number}")
+        desk.truth.intents[f"pi_{number}"] = thing
+        desk.webhook(event("payment_intent.x", thing, api_version=None))
+        await desk.settle()
+    assert (desk.status(first), desk.status(second)) == ("ACTION_REQUIRED", "ACTION_REQUIRED")
+    assert desk.one("select count(*) from payments.inbox where source = 'reconciler'") == (3,)
+
+
+async def test_more_doubts_than_may_be_fetched_at_once_come_later(desk: Desk) -> None:
+    for number in range(FETCHES_MAX + 5):
+        payment_id = desk.payment()
+        thing = intent(payment_id, "succeeded", id=f"pi_{number}")
+        desk.truth.intents[f"pi_{number}"] = thing
+        desk.webhook(event("payment_intent.succeeded", thing, api_version=None))
+    await desk.recorder.run_once()
+    await desk.recorder.finish_fetches()
+    assert len(desk.truth.asked) == FETCHES_MAX
+    await desk.settle()
+    assert desk.one("select count(*) from payments.payments where status <> 'SUCCEEDED'") == (0,)
+
+
+async def test_word_that_came_while_a_fetch_was_under_way_makes_it_stale(desk: Desk) -> None:
+    payment_id = desk.payment(payment_method=None)
+    desk.answer(answered(intent(payment_id, "requires_payment_method")), payment_id)
+    await desk.settle()
+    asked: list[str] = []
+    old_truth = intent(payment_id, "processing")
+    new_truth = intent(payment_id, "requires_action")
+
+    async def slow(intent_id: str) -> Outcome:
+        """Stripe goes on, and we hear of it, while its answer is on the way."""
+        asked.append(intent_id)
+        desk.truth.intents[INTENT] = old_truth if len(asked) == 1 else new_truth
+        outcome = await type(desk.truth).retrieve_payment_intent(desk.truth, intent_id)
+        if len(asked) == 1:
+            desk.webhook(event("payment_intent.payment_failed", intent(payment_id, "requires_payment_method")))
+            await another.run_once()
+        return outcome
+
+    another = desk.another_recorder()
+    desk.truth.retrieve_payment_intent = slow  # type: ignore[method-assign]
+    desk.webhook(event("payment_intent.processing", old_truth))
+    await desk.settle()
+    assert asked == [INTENT, INTENT]
+    (action,) = desk.one("select next_action ->> 'type' from payments.payments where payment_id = %s", payment_id)
+    assert (desk.status(payment_id), action) == ("ACTION_REQUIRED", "use_stripe_sdk")
