@@ -1,6 +1,8 @@
 """What `payments up` tells its user once everything is ready."""
 
+import os
 import shutil
+import sys
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,12 +23,12 @@ Try next, in another terminal:
 
   curl -s {API_URL}/payments/authorize -H 'Authorization: Bearer {API_KEY}' \\
     -H 'Content-Type: application/json' -H 'Prefer: wait=10' -H "Idempotency-Key: $(date +%s)" \\
-    -d '{{"cartId": "{cart_id}", "amount": 1999, "currency": "eur",
+    -d '{{"cartId": "{cart_id}", "amount": 1999, "currency": "EUR",
          "paymentMethod": "pm_card_visa"}}'
 
   curl -s '{API_URL}/payments?limit=5' -H 'Authorization: Bearer {API_KEY}'
 
-  payments demo                      walks through the life of a payment
+  {payments} demo                  some hundred checkouts, then our books against Stripe's
   {psql} '{DATABASE_URL}' -c 'TABLE payments.payment_timeline'
 
 Ctrl-C stops everything.
@@ -37,5 +39,8 @@ def welcome(values: Mapping[str, str], data_dir: Path, *, sandbox: bool) -> str:
     """Return what to print once everything is ready."""
     kind = "the sandbox, not Stripe itself: no real money" if sandbox else "as set by STRIPE_API_KEY"
     psql = "psql" if shutil.which("psql") else str(bundled_bin_dir() / "psql")
+    ours = Path(sys.executable).parent / "payments"
+    payments = "payments" if shutil.which("payments") else os.path.relpath(ours)
     stripe = f"{values['STRIPE_API_BASE']}  ({kind})"
-    return WELCOME.format(**values, psql=psql, stripe=stripe, dev_env=data_dir / DEV_ENV, cart_id=uuid.uuid4())
+    dev_env = data_dir / DEV_ENV
+    return WELCOME.format(**values, psql=psql, payments=payments, stripe=stripe, dev_env=dev_env, cart_id=uuid.uuid4())

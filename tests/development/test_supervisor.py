@@ -4,7 +4,9 @@ The processes are small stand-ins; PostgreSQL, the sandbox and the supervisor ar
 """
 
 import contextlib
+import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -21,6 +23,7 @@ import pytest
 
 from payments.development.dev_env import read_dev_env
 from payments.development.free_port import pick_free_port
+from payments.development.procfile import default_procfile
 from payments.errors import DataDirectoryInUse, PortTaken
 from payments.settings import SETTINGS
 from tests.development.databases import Database
@@ -259,3 +262,18 @@ def test_up_uses_a_database_and_a_stripe_that_are_given(
 @pytest.fixture
 def unused_stripe() -> str:
     return "http://127.0.0.1:9"
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the printed commands use curl")
+def test_up_prints_commands_that_work_with_the_real_processes(up: Up, eventually: Wait) -> None:
+    up.start("--procfile", str(default_procfile()))
+    up.wait_ready(eventually)
+    eventually(lambda: "Ctrl-C stops everything." in up.output())
+    shown = up.output().split("Try next, in another terminal:")[1].split("Ctrl-C")[0]
+    authorize, read, rest = shown.strip().split("\n\n")
+    answers = [subprocess.check_output(["bash", "-c", command], text=True) for command in (authorize, read)]
+    payment = json.loads(answers[0])
+    assert (payment["status"], payment["amount"]) == ("SUCCEEDED", 1999)
+    assert [item["paymentId"] for item in json.loads(answers[1])["items"]] == [payment["paymentId"]]
+    sql = rest.split("\n")[1]
+    assert payment["paymentId"] in subprocess.check_output(["bash", "-c", sql], text=True)
