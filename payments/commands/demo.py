@@ -3,9 +3,10 @@
 import argparse
 import asyncio
 from collections import Counter
+from typing import Any
 
 import aiohttp
-import msgspec
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -58,49 +59,44 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
 async def _drive(
     args: argparse.Namespace, found: dict[str, str], console: Console
-) -> tuple[list[Outcome], dict[str, object]]:
-    sandbox_url = found["STRIPE_API_BASE"]
+) -> tuple[list[Outcome], dict[str, Any]]:
     timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     async with aiohttp.ClientSession(timeout=timeout) as http:
-        shop = Shop(http, found["API_URL"], found["API_KEY"], sandbox_url)
+        shop = Shop(http, found["API_URL"], found["API_KEY"], found["STRIPE_API_BASE"])
         outcomes: list[Outcome] = []
         with Progress(*columns, console=console) as progress:
             task = progress.add_task("checkouts", total=args.checkouts)
             async for outcome in shop.run(args.checkouts, args.concurrency, args.deadline):
                 outcomes.append(outcome)
                 progress.advance(task)
-        async with http.get(f"{sandbox_url}/_sandbox/ledger") as response:
-            response.raise_for_status()
-            return outcomes, msgspec.json.decode(await response.read(), type=dict[str, object])
+        return outcomes, await shop.stripes_books(args.deadline)
 
 
-def _table(outcomes: list[Outcome], ledger: dict[str, object]) -> Table:
+def _table(outcomes: list[Outcome], ledger: dict[str, Any]) -> Table:
     """One line a kind of checkout: how many, how they ended, and what both books hold for them, in minor units."""
-    theirs = {
-        intent["metadata"].get("paymentId"): intent
-        for intent in ledger["payment_intents"]  # type: ignore[attr-defined]
-    }
-    table = Table(title="checkouts by kind (EUR, minor units)")
-    for name in ("kind", "checkouts", "ended as", "captured: ours", "Stripe's", "authorized: ours", "Stripe's "):
-        table.add_column(name, justify="left" if name in {"kind", "ended as"} else "right")
+    theirs = {intent["metadata"].get("paymentId"): intent for intent in ledger["payment_intents"]}
+    table = Table(title="EUR, in cents", box=SIMPLE_HEAD)
+    for name in ("checkouts", "ended as"):
+        table.add_column(name, no_wrap=True)
+    for name in ("ours: held", "taken", "Stripe's: held", "taken"):
+        table.add_column(name, justify="right")
     for kind in KINDS:
         payments = [outcome.payment for outcome in outcomes if outcome.kind is kind]
         intents = [theirs[payment["paymentId"]] for payment in payments if payment["paymentId"] in theirs]
         ends = Counter(payment["status"] for payment in payments)
         table.add_row(
             kind.name,
-            str(len(payments)),
-            ", ".join(f"{status} {count}" for status, count in ends.items()),
+            "\n".join(f"{count:>4} {status}" for status, count in ends.items()),
+            str(sum(payment["amountAuthorized"] - payment["amountCaptured"] for payment in payments)),
             str(sum(payment["amountCaptured"] for payment in payments)),
+            str(sum(intent["amount_authorized"] - intent["amount_captured"] for intent in intents)),
             str(sum(intent["amount_captured"] for intent in intents)),
-            str(sum(payment["amountAuthorized"] for payment in payments)),
-            str(sum(intent["amount_authorized"] for intent in intents)),
         )
     return table
 
 
-def _verdict(outcomes: list[Outcome], ledger: dict[str, object], console: Console) -> int:
+def _verdict(outcomes: list[Outcome], ledger: dict[str, Any], console: Console) -> int:
     differences = compare_books((outcome.payment for outcome in outcomes), ledger)
     astray = [one for one in outcomes if one.payment["status"] != one.kind.ends_as]
     for difference in differences:

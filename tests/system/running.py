@@ -52,21 +52,19 @@ class System:
         """The PaymentIntents at Stripe that belong to a payment of ours."""
         return [one for one in self.ledger()["payment_intents"] if one["metadata"].get("paymentId") == payment_id]
 
-    def pid(self, process: str) -> int:
-        """The process id that `payments up` wrote for a process."""
-        return int((self.data_dir / "run" / f"{process}.pid").read_text())
+    def pid(self, process: str) -> int | None:
+        """The process id that `payments up` wrote for a process; None while there is none."""
+        try:
+            return int((self.data_dir / "run" / f"{process}.pid").read_text())
+        except FileNotFoundError:
+            return None
 
     def kill(self, process: str) -> None:
         """SIGKILL a process and wait until the supervisor has put another in its place."""
-        old = self.pid(process)
+        old = wait_until(lambda: self.pid(process), READY_S)
+        assert old is not None
         os.kill(old, signal.SIGKILL)
-        wait_until(lambda: self._pid_or_none(process) not in {None, old}, READY_S)
-
-    def _pid_or_none(self, process: str) -> int | None:
-        try:
-            return self.pid(process)
-        except (FileNotFoundError, ValueError):
-            return None
+        wait_until(lambda: self.pid(process) not in {None, old}, READY_S)
 
 
 @contextmanager
@@ -84,9 +82,6 @@ def payments_up(*arguments: str, **environment: str) -> Iterator[System]:
             )
         try:
             yield System(data_dir, up, output)
-        except BaseException:
-            sys.stderr.write(output.read_text(errors="replace")[-OUTPUT_SHOWN:])
-            raise
         finally:
             up.terminate()
             try:

@@ -7,7 +7,6 @@ from uuid import uuid4
 
 import httpx
 import pgmq
-import psycopg
 import pytest
 
 from tests.conftest import wait_until
@@ -53,19 +52,21 @@ def test_a_payment_goes_all_the_way(system: System, eventually: Callable[..., An
         where payment_id = %s and processed_at is not null"""
     eventually(lambda: system.rows(sources, payment["paymentId"]) == [(["stripe-api", "stripe-webhook"],)])
     history = system.http.get(f"/payments/{payment['paymentId']}/history").json()["items"]
-    assert [one["to"] for one in history if one["decision"] == "applied"] == ["REQUESTED", "SUCCEEDED"]
+    assert [one["to"] for one in history if one["from"] != one["to"]] == ["REQUESTED", "SUCCEEDED"]
 
 
 def test_the_consumer_reads_the_outcome_with_the_pgmq_package(system: System, eventually: Callable[..., Any]) -> None:
     payment = authorize(system).json()
-    with psycopg.connect(system.env["DATABASE_URL"]) as conn:
-        queue = pgmq.PGMQueue(conn=conn, init_extension=False)
+    queue = pgmq.PGMQueue(conn_string=system.env["DATABASE_URL"], init_extension=False)
 
-        def arrived() -> Any:
-            messages = queue.read_batch("ordering", vt=0, batch_size=1000) or []
-            return [one for one in messages if one.message["paymentId"] == payment["paymentId"]]
+    def arrived() -> Any:
+        messages = queue.read_batch("ordering", vt=1, batch_size=1000) or []
+        return [one for one in messages if one.message["paymentId"] == payment["paymentId"]]
 
+    try:
         (message,) = eventually(arrived)
+    finally:
+        queue.close()
     assert message.message == {
         "paymentId": payment["paymentId"],
         "orderId": payment["orderId"],
@@ -74,8 +75,6 @@ def test_the_consumer_reads_the_outcome_with_the_pgmq_package(system: System, ev
         "processorReference": payment["processorReference"],
         "succeededAt": message.message["succeededAt"],
     }
-    with system.connect() as conn:
-        (headers,) = conn.execute("select headers from pgmq.q_ordering where msg_id = %s", (message.msg_id,)).fetchone()
     expected = {
         "ce-specversion": "1.0",
         "ce-type": "payment-succeeded",
@@ -85,7 +84,7 @@ def test_the_consumer_reads_the_outcome_with_the_pgmq_package(system: System, ev
         "content-type": "application/json",
         "x-pgmq-group": payment["paymentId"],
     }
-    assert headers.items() >= expected.items()
+    assert message.headers.items() >= expected.items()
 
 
 @pytest.mark.parametrize(
