@@ -803,6 +803,44 @@ from (
 comment on view payments.outbox_status is
   'Each event: whether every queue bound to it has got it, and when the last of them did.';
 
+-- Asked by every relay every half second, so it never counts what is waiting: it looks at the first hundred rows of a lane, as
+-- many as payments.dispatch looks at again rather than record them as passed. Its plan is guarded as that of payments.dispatch is.
+create function payments.lanes_with_work() returns table (queue_name text, has_work boolean)
+language sql stable
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_sort = off
+set jit = off
+begin atomic
+  with heads as materialized (select l.queue_name, payments.last_batch(l.queue_name) as last from payments.lanes l)
+  select
+    h.queue_name,
+    coalesce(not (h.last).window_done, true) or (
+      select count(*) >= 100 or coalesce(bool_or(payments.routing_key(o.event_type) ~ any (
+        array(select t.compiled_regex from pgmq.topic_bindings t where t.queue_name = h.queue_name)
+      )), false)
+      from (
+        (
+          select s.event_type
+          from pg_snapshot_xip((h.last).upto_snapshot) as straggler (xid)
+          cross join lateral (
+            select w.event_type from payments.outbox w
+            where w.xid >= straggler.xid and w.xid <= straggler.xid
+            order by w.xid, w.outbox_id limit 100
+          ) s
+        )
+        union all
+        (
+          select w.event_type from payments.outbox w
+          where w.xid >= pg_snapshot_xmax((h.last).upto_snapshot)
+          order by w.xid, w.outbox_id limit 100
+        )
+      ) o
+    )
+  from heads h;
+end;
+comment on function payments.lanes_with_work is 'Every lane, and whether payments.dispatch would find something to do there.';
+
 create view payments.outbox_lag as
 select
   l.queue_name,
@@ -967,7 +1005,7 @@ grant insert (
   queue_name, previous_batch_id, after_snapshot, upto_snapshot, window_floor_id, window_ceiling_id, last_outbox_id, row_count,
   window_done
 ) on payments.relay_batches to payments_relay;
-grant execute on function payments.dispatch to payments_relay;
+grant execute on function payments.dispatch, payments.lanes_with_work to payments_relay;
 
 grant select on payments.payments, payments.payment_history, payments.refunds, payments.disputes, payments.outbox,
   payments.stripe_requests, payments.inbox, payments.dead_letters, payments.lanes, payments.relay_batches
