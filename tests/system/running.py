@@ -81,7 +81,9 @@ def payments_up(*arguments: str, **environment: str) -> Iterator[System]:
                 stderr=subprocess.STDOUT,
             )
         try:
-            yield System(data_dir, up, output)
+            system = System(data_dir, up, output)
+            with system.http:
+                yield system
         finally:
             up.terminate()
             try:
