@@ -1,7 +1,7 @@
 """Fixtures that every room's tests share: real PostgreSQL servers, fresh databases, waiting for conditions.
 
 `PAYMENTS_TEST_POSTGRES` (or `--postgres`) chooses the servers. Unset: everything on the embedded PostgreSQL, and the
-tests marked `every_postgres` also on PostgreSQL 15. `embedded` or `15`: all tests on that one. `all`: all tests on both.
+tests marked `every_postgres` also on PostgreSQL 15. `embedded` or `15`: every test on that one. `all`: each on both.
 """
 
 import inspect

@@ -6,7 +6,7 @@ or in groups with one space or hyphen between. UUIDs are never looked into. Work
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from itertools import accumulate
 
 # Prefix ranges and lengths of the networks whose cards Stripe takes, and of their neighbours, as the networks publish
 # them. A prefix is compared at the width in which it is written.
@@ -35,8 +35,12 @@ NETWORKS: tuple[tuple[str, str, frozenset[int]], ...] = (
     ("6759", "6763", frozenset(range(12, 20))),  # Maestro
 )
 DIGITS_MIN = 12
-DIGITS_MAX = 19
+DIALLED_DIGITS_MAX = 13  # '+' and up to 13 digits is a telephone number, one in ten of which has a right Luhn digit
 
+# The networks by their first digit: most groups of digits are dismissed by it.
+_BY_FIRST_DIGIT = {
+    first: [network for network in NETWORKS if network[0][0] == first] for first in {low[0] for low, _, _ in NETWORKS}
+}
 _UUID = re.compile(
     r"(?<![0-9A-Za-z])(?:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{32})(?![0-9A-Za-z])",
     re.IGNORECASE | re.ASCII,
@@ -53,43 +57,55 @@ def find_card_number(text: str) -> bool:
         text = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text))
     if len(text) < DIGITS_MIN:
         return False
-    return any(map(_is_card_number, _candidates(_UUID.sub(" | ", text))))
+    text = _UUID.sub(" | ", text)
+    return any(_holds_card_number(text, run) for run in _RUN.finditer(text) if run.end() - run.start() >= DIGITS_MIN)
 
 
-def _candidates(text: str) -> Iterator[str]:
-    """Yield every string of whole groups of digits that has a card number's length."""
-    for run in _RUN.finditer(text):
-        if run.end() - run.start() < DIGITS_MIN:
-            continue
-        dialled = text[run.start() - 1 : run.start()] == "+"
-        groups = [_plain(group) for group in _GROUP.findall(run.group())]
-        for first in range(len(groups)):
-            digits = ""
-            for group in groups[first : first + DIGITS_MAX]:
-                digits += group
-                if len(digits) > DIGITS_MAX:
-                    break
-                # '+' and up to 13 digits is a telephone number, one in ten of which has a right Luhn digit.
-                if len(digits) >= DIGITS_MIN and not (dialled and first == 0 and len(digits) <= 13):
-                    yield digits
-
-
-def _plain(digits: str) -> str:
-    if len(digits) > DIGITS_MAX:
-        return "0" * (DIGITS_MAX + 1)  # too long for a card, whatever it is
-    return digits if digits.isascii() else "".join(str(unicodedata.decimal(digit)) for digit in digits)
-
-
-def _is_card_number(digits: str) -> bool:
-    for low, high, lengths in NETWORKS:
-        if len(digits) in lengths and low <= digits[: len(low)] and digits[: len(high)] <= high:
-            return _has_luhn_digit(digits)
+def _holds_card_number(text: str, run: re.Match[str]) -> bool:
+    """Tell whether whole groups of `run` make up a card number."""
+    groups = [_plain(group) for group in _GROUP.findall(run.group())]
+    digits = "".join(groups)
+    ends = list(accumulate(len(group) for group in groups))
+    are_ends = set(ends)
+    dialled = text[run.start() - 1 : run.start()] == "+"
+    luhn: _LuhnSums | None = None
+    for start in (0, *ends[:-1]):
+        for length in _lengths(digits, start):
+            if start + length not in are_ends or (dialled and start == 0 and length <= DIALLED_DIGITS_MAX):
+                continue
+            luhn = luhn or _LuhnSums(digits)
+            if luhn.is_right(start, start + length):
+                return True
     return False
 
 
-def _has_luhn_digit(digits: str) -> bool:
-    total = 0
-    for position, digit in enumerate(reversed(digits)):
-        value = int(digit) << (position & 1)
-        total += value - 9 if value > 9 else value
-    return total % 10 == 0
+def _lengths(digits: str, start: int) -> frozenset[int]:
+    """Return the lengths of the cards that begin as `digits` do at `start`."""
+    for low, high, lengths in _BY_FIRST_DIGIT.get(digits[start], ()):
+        if low <= digits[start : start + len(low)] and digits[start : start + len(high)] <= high:
+            return lengths
+    return frozenset()
+
+
+class _LuhnSums:
+    """Running sums of digits, every other one doubled: any stretch is then checked in one step."""
+
+    def __init__(self, digits: str) -> None:
+        values = [int(digit) for digit in digits]
+        doubled = [2 * value - 9 if value > 4 else 2 * value for value in values]
+        self._plain_at_even = self._sums(values, doubled)
+        self._plain_at_odd = self._sums(doubled, values)
+
+    @staticmethod
+    def _sums(at_even: list[int], at_odd: list[int]) -> list[int]:
+        picked = (at_odd[place] if place % 2 else even for place, even in enumerate(at_even))
+        return list(accumulate(picked, initial=0))
+
+    def is_right(self, start: int, end: int) -> bool:
+        """Tell whether the digits from `start` to before `end` end in their Luhn digit, which itself counts plain."""
+        sums = self._plain_at_even if end % 2 else self._plain_at_odd
+        return (sums[end] - sums[start]) % 10 == 0
+
+
+def _plain(digits: str) -> str:
+    return digits if digits.isascii() else "".join(str(unicodedata.decimal(digit)) for digit in digits)

@@ -103,6 +103,6 @@ def test_card_number_is_not_seen_in_other_numbers(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["4" * 200_000, "4 " * 100_000, "4242-" * 40_000, "a1" * 100_000, "-" * 200_000])
 def test_card_number_search_takes_linear_time(text: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     find_card_number(text)
-    assert time.perf_counter() - started < 3  # a quadratic search would take minutes
+    assert time.process_time() - started < 3  # a quadratic search would take minutes
