@@ -28,22 +28,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(_args: argparse.Namespace, settings: Settings) -> int:
     """Work until stopped."""
-    dsn = database_url(settings)
+    database_url(settings)  # a missing setting is told before anything starts
     if settings.stripe_api_key is None:
         raise ConfigurationError(("STRIPE_API_KEY is not set; only `payments up` brings its own sandbox.",))
+    return run_process("worker", lambda stop: work(settings, stop))
+
+
+async def work(settings: Settings, stop: asyncio.Event) -> None:
+    """Everything that the process is made of, until `stop` is set."""
+    dsn = database_url(settings)
     listen_dsn = settings.listen_dsn or dsn
-
-    async def main(stop: asyncio.Event) -> None:
-        async with (
-            open_pool(dsn, ROLE, CONNECTIONS_MAX) as pool,
-            Notifier(listen_dsn, ROLE) as notifier,
-            Listener(listen_dsn, ROLE) as listener,
-            StripeGateway(settings) as gateway,
-        ):
-            worker = Worker(pool, gateway, notifier, listener, settings, OPERATIONS)
-            recorder = Recorder(pool, gateway, notifier, listener, settings)
-            async with asyncio.TaskGroup() as both:  # if one breaks, the process ends and is started again
-                both.create_task(worker.run(stop))
-                both.create_task(recorder.run(stop))
-
-    return run_process("worker", main)
+    async with (
+        open_pool(dsn, ROLE, CONNECTIONS_MAX) as pool,
+        Notifier(listen_dsn, ROLE) as notifier,
+        Listener(listen_dsn, ROLE) as listener,
+        StripeGateway(settings) as gateway,
+    ):
+        worker = Worker(pool, gateway, notifier, listener, settings, OPERATIONS)
+        recorder = Recorder(pool, gateway, notifier, listener, settings)
+        async with asyncio.TaskGroup() as both:  # if one breaks, the process ends and is started again
+            both.create_task(worker.run(stop))
+            both.create_task(recorder.run(stop))

@@ -1,5 +1,6 @@
-"""A worker's surroundings in a test: a database, the sandbox as a real process, and worker processes to start and kill."""
+"""A worker's surroundings in a test: a database, the sandbox as a real process, and workers to start and kill."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -8,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,10 @@ from uuid import UUID
 
 import httpx
 import psycopg
+import structlog
 
+from payments.commands.worker import work
+from payments.settings import Settings
 from tests.conftest import wait_until
 from tests.database.rows import insert_payment
 from tests.development.databases import Database
@@ -91,21 +96,19 @@ class Sandbox:
 
 
 class WorkerProcess:
-    """`payments worker`, for real."""
+    """`payments worker` as a process of its own, to be killed."""
 
     def __init__(self, environment: dict[str, str], log: Path) -> None:
         self._log = log
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PAYMENTS_", "STRIPE_"))}
         with log.open("ab") as sink:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "payments", "worker"], env=environment, stdout=sink, stderr=sink
+                [sys.executable, "-m", "payments", "worker"], env=inherited | environment, stdout=sink, stderr=sink
             )
 
-    def log(self) -> list[dict[str, Any]]:
-        lines = self._log.read_bytes().splitlines()
-        return [json.loads(line) for line in lines if line.startswith(b"{")]
-
     def logged(self, event: str) -> list[dict[str, Any]]:
-        return [line for line in self.log() if line["event"] == event]
+        lines = [json.loads(line) for line in self._log.read_bytes().splitlines() if line.startswith(b"{")]
+        return [line for line in lines if line["event"] == event]
 
     def signal(self, number: signal.Signals) -> None:
         os.kill(self.process.pid, number)
@@ -120,6 +123,44 @@ class WorkerProcess:
         assert self.process.wait(timeout=20) == 0, self._log.read_text()
 
 
+class WorkerThread:
+    """The same in a thread of the test, which starts at once; for tests that kill nobody."""
+
+    def __init__(self, environment: dict[str, str], log: list[Any]) -> None:
+        self._log = log
+        self._settings = Settings.load(environment)
+        self._started = threading.Event()
+        self._broke: BaseException | None = None
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+        self._started.wait()
+
+    def _run(self) -> None:
+        async def main() -> None:
+            self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+            self._started.set()
+            await work(self._settings, self._stop)
+
+        try:
+            asyncio.run(main())
+        except BaseException as error:  # noqa: BLE001 - shown by `stop`
+            self._broke = error
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        return [line for line in self._log if line["event"] == event]
+
+    def stop(self) -> None:
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(timeout=20)
+        assert not self._thread.is_alive()
+        if self._broke is not None:
+            raise self._broke
+
+    def kill(self) -> None:
+        self.stop()
+
+
 class World:
     """What a test of the worker plays with."""
 
@@ -127,11 +168,26 @@ class World:
         self.database = database
         self.sandbox = sandbox
         self._home = home
-        self._workers: list[WorkerProcess] = []
+        self._workers: list[WorkerProcess | WorkerThread] = []
+        self._log: list[Any] = []
+        self._stack = contextlib.ExitStack()
 
-    def start_worker(self, **settings: str) -> WorkerProcess:
-        environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(("PAYMENTS_", "STRIPE_"))},
+    def start_worker(self, **settings: str) -> WorkerThread:
+        """A worker in this process; one at a time."""
+        if not self._log:
+            self._log = self._stack.enter_context(structlog.testing.capture_logs())
+        worker = WorkerThread(self._environment(settings), self._log)
+        self._workers.append(worker)
+        return worker
+
+    def start_worker_process(self, **settings: str) -> WorkerProcess:
+        """A worker that may be killed."""
+        worker = WorkerProcess(self._environment(settings), self._home / f"worker{len(self._workers)}.log")
+        self._workers.append(worker)
+        return worker
+
+    def _environment(self, settings: dict[str, str]) -> dict[str, str]:
+        return {
             "DATABASE_URL": self.database.dsn("payments_worker"),
             "STRIPE_API_KEY": KEY,
             "STRIPE_API_BASE": self.sandbox.base,
@@ -140,13 +196,11 @@ class World:
             "PAYMENTS_POLL_INTERVAL_MS": "50",
             **settings,
         }
-        worker = WorkerProcess(environment, self._home / f"worker{len(self._workers)}.log")
-        self._workers.append(worker)
-        return worker
 
     def close(self) -> None:
-        for worker in self._workers:
-            worker.kill()
+        with self._stack:
+            for worker in self._workers:
+                worker.kill()
 
     def request(self, **columns: Any) -> UUID:
         """A payment and its command in the queue, as the relay would have sent it."""
@@ -195,6 +249,9 @@ class World:
 
     def status(self, payment_id: UUID) -> str:
         return str(self.row("select status from payments.payments where payment_id = %s", payment_id)[0])
+
+    def has_status(self, payment_id: UUID, status: str) -> bool:
+        return self.status(payment_id) == status
 
     def queued(self) -> int:
         return int(self.row(f"select count(*) from pgmq.q_{QUEUE}")[0])
