@@ -137,7 +137,7 @@ class Recorder:
         except Exception as error:
             if is_systemic(error):
                 raise
-            log.warning("recorder.row_failed", inbox_id=inbox_id, exc_info=True)
+            log.warning("recorder.row_failed", inbox_id=inbox_id, exc_info=not isinstance(error, psycopg.Error))
             await self._record_failure(inbox_id, f"{type(error).__name__}: {str(error).strip()}")
         else:
             self._follow(weighed)
@@ -179,13 +179,13 @@ class Recorder:
         except Exception:
             log.exception("recorder.fetch_failed", payment_id=str(wanted.payment_id))
 
-    async def finish_fetches(self, timeout_s: float = SHUTDOWN_S) -> set[asyncio.Task[None]]:
+    async def finish_fetches(self, timeout_s: float) -> set[asyncio.Task[None]]:
         """Waits for the fetches under way; those that took longer."""
         return (await asyncio.wait(dict(self._fetches), timeout=timeout_s))[1] if self._fetches else set()
 
     async def _end_fetches(self) -> None:
         """Lets fetches finish for a while; the rows of those that do not are free for others at once."""
-        unfinished = await self.finish_fetches()
+        unfinished = await self.finish_fetches(SHUTDOWN_S)
         given_up = [self._fetches[task] for task in unfinished]
         for task in unfinished:
             task.cancel()

@@ -294,7 +294,7 @@ def test_call_refused_for_how_it_was_made_is_parked() -> None:
 @pytest.mark.parametrize("before", ENDED)
 @pytest.mark.parametrize("status", ["succeeded", "requires_capture"])
 def test_late_money_is_asked_for_and_never_changes_what_has_ended(before: PaymentStatus, status: str) -> None:
-    manual = {"capture_method": "manual"}
+    manual: dict[str, Any] = {"capture_method": "manual"}
     assert isinstance(decide(payment(before, **manual), seen(status, **manual)), Fetch)
     decision = decide(payment(before, **manual), fresh(status, **manual))
     assert isinstance(decision, LateMoney)

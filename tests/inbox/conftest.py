@@ -1,6 +1,5 @@
 """What the tests of the inbox share: a recorder as the worker's role, and a gateway that tells the truth."""
 
-import json
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
@@ -12,8 +11,8 @@ from payments.inbox.recorder import Recorder
 from payments.settings import Settings
 from payments.stripe_gateway.outcomes import Answered, Outcome, Refused
 from payments.wakeup import Listener
-from tests.database.rows import insert_payment
 from tests.development.databases import Database
+from tests.inbox.rows import insert_message, insert_payment
 
 ROLE = "payments_worker"
 
@@ -55,50 +54,35 @@ class Desk:
         self.truth = Truth()
         self.notices = Notices()
         self.recorder = self.another_recorder()
-        self._admin = database.connect()
+        self.admin = database.connect()
 
     def another_recorder(self) -> Recorder:
         listener = Listener(self.database.dsn(ROLE), ROLE)  # never entered: tests call run_once
         return Recorder(self.pool, self.truth, self.notices, listener, self.settings)
 
     def payment(self, **options: Any) -> UUID:
-        method = options.pop("payment_method", "pm_card_visa")
-        payment_id = insert_payment(self._admin, **options)
-        if method is None:
-            self.sql("update payments.payments set payment_method = null where payment_id = %s", payment_id)
-        return payment_id
+        return insert_payment(self.admin, **options)
 
     def webhook(self, event: dict[str, Any], payment_id: UUID | None = None) -> None:
-        self._receive("stripe-webhook", event["id"], event["type"], payment_id, event)
+        insert_message(self.admin, "stripe-webhook", event["id"], event["type"], payment_id, event)
 
     def answer(self, payload: dict[str, Any], payment_id: UUID, number: int = 1) -> None:
-        self._receive("stripe-api", f"req_{payment_id}/{number}", f"api.{payload['operation']}", payment_id, payload)
+        kind = f"api.{payload['operation']}"
+        insert_message(self.admin, "stripe-api", f"req_{payment_id}/{number}", kind, payment_id, payload)
 
-    def _receive(self, source: str, message_id: str, kind: str, payment_id: UUID | None, payload: Any) -> None:
-        self.sql(
-            "insert into payments.inbox (source, message_id, message_type, payment_id, payload)"
-            " values (%s, %s, %s, %s, %s) on conflict do nothing",
-            source,
-            message_id,
-            kind,
-            payment_id,
-            json.dumps(payload),
-        )
-
-    async def settle(self, rounds_max: int = 50) -> None:
-        """Runs the recorder until nothing is left to do, its fetches included."""
+    async def settle(self, recorder: Recorder | None = None, rounds_max: int = 100) -> None:
+        """Runs a recorder until nothing is left to do, its fetches included."""
+        recorder = recorder or self.recorder
         for _ in range(rounds_max):
-            count = await self.recorder.run_once()
-            await self.recorder.finish_fetches()
-            self.sql(
-                "update payments.inbox set next_attempt_at = now() where processed_at is null and next_attempt_at > now()"
-            )
+            count = await recorder.run_once()
+            await recorder.finish_fetches(5)
+            self.sql("update payments.inbox set next_attempt_at = now() where next_attempt_at > now()")
             if not count and not self.sql("select from payments.inbox where processed_at is null"):
                 return
         raise AssertionError("the inbox never came to rest")
 
     def sql(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
-        cursor = self._admin.execute(query, values)
+        cursor = self.admin.execute(query, values)
         return cursor.fetchall() if cursor.description is not None else []
 
     def one(self, query: str, *values: Any) -> tuple[Any, ...]:
@@ -117,13 +101,13 @@ class Desk:
 
     def history(self, payment_id: UUID) -> list[tuple[Any, ...]]:
         return self.sql(
-            "select signal, source, from_status, to_status, decision, why, stripe_request_id from payments.payment_history"
-            " where payment_id = %s order by history_id",
+            "select signal, source, from_status, to_status, decision, why, stripe_request_id"
+            " from payments.payment_history where payment_id = %s order by history_id",
             payment_id,
         )
 
     def close(self) -> None:
-        self._admin.close()
+        self.admin.close()
 
 
 @pytest.fixture

@@ -77,10 +77,8 @@ async def test_genuine_event_with_nul_and_surrogates_is_kept(pool: Pool, databas
     assert rows(database)[0][4]["data"]["object"] == {"a\ufffdb": "\ufffd\ufffd", "c": ["\ufffd", "😀"]}
 
 
-@pytest.mark.every_postgres
-@pytest.mark.parametrize(
-    "fields",
-    [
+async def test_every_signed_event_is_kept_for_the_recorder_to_sort(pool: Pool, database: Database) -> None:
+    kinds: list[dict[str, Any]] = [
         {"livemode": True},
         {"account": "acct_other"},
         {"api_version": None},
@@ -88,13 +86,10 @@ async def test_genuine_event_with_nul_and_surrogates_is_kept(pool: Pool, databas
         {"data": {"object": {"id": "cus_1", "object": "customer"}}},
         {"created": 10**400},
         {"extra": 1e300},
-    ],
-)
-async def test_every_signed_event_is_kept_for_the_recorder_to_sort(
-    pool: Pool, database: Database, fields: dict[str, Any]
-) -> None:
-    assert isinstance(await deliver(pool, encode(**fields)), Received)
-    assert len(rows(database)) == 1
+    ]
+    for fields in kinds:
+        assert isinstance(await deliver(pool, encode(**fields)), Received)
+    assert len(rows(database)) == len(kinds)
 
 
 async def test_hostile_delivery_leaves_no_row(pool: Pool, database: Database) -> None:

@@ -1,5 +1,6 @@
 """Bodies that are signed: an event is read strictly, and what PostgreSQL could not hold is made fit for it."""
 
+import contextlib
 import json
 from typing import Any
 from uuid import UUID
@@ -100,10 +101,8 @@ JUNK: Any = st.recursive(
 
 @given(st.binary(max_size=200) | JUNK.map(lambda value: json.dumps(value).encode()))
 def test_no_body_raises_anything_else(text: bytes) -> None:
-    try:
-        read_received(text)
-    except MalformedEvent as error:
-        assert str(error)
+    with contextlib.suppress(MalformedEvent):
+        assert read_received(text).event_id.startswith("evt_")
 
 
 @given(JUNK)

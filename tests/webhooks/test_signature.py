@@ -1,4 +1,4 @@
-"""The signature check: what Stripe signs is believed, everything else is refused with a reason and never an exception."""
+"""The signature check: what Stripe signs is believed, all else is refused with a reason and never an exception."""
 
 import hmac
 from hashlib import sha256
