@@ -92,7 +92,8 @@ class Relay:
             if decide_failure(error.sqlstate) is Failure.DATABASE_AWAY:
                 self._reachability.lost(error)
             else:  # notifications still reach the lanes that are known
-                log.error("relay.look_failed", sqlstate=error.sqlstate, message=error.diag.message_primary)
+                message = error.diag.message_primary
+                log.error("relay.look_failed", sqlstate=error.sqlstate, message=message)  # noqa: TRY400 - no traceback
             return False
         self._reachability.reached()
         found = {str(queue): bool(has_work) for queue, has_work in rows}

@@ -9,3 +9,8 @@ values (
   ),
   %(occurred_at)s::timestamptz
 );
+
+-- name: lag
+-- What each queue is owed, the latest first.
+select queue_name, waiting, oldest_at, lag, last_dispatched_at from payments.outbox_lag
+order by oldest_at, queue_name;
