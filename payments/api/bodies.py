@@ -37,7 +37,9 @@ async def read_body(scope: Scope, receive: Receive, bytes_max: int) -> bytes:
     """The whole body. Raises Refusal (body_too_large, request_timeout) and Disconnected."""
     announced = find_header(scope["headers"], b"content-length")
     if announced is not None and (not announced.isdigit() or int(announced[:20]) > bytes_max):
-        raise await _too_large(receive, bytes_max)
+        if find_header(scope["headers"], b"expect") is None:  # else it has not begun to send, and need not
+            await _drain(receive)
+        raise _too_large(bytes_max)
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
@@ -50,7 +52,8 @@ async def read_body(scope: Scope, receive: Receive, bytes_max: int) -> bytes:
             "request_timeout", f"The body did not arrive within {BODY_TIMEOUT_S:g} s.", headers={"Connection": "close"}
         ) from None
     if len(body) > bytes_max:
-        raise await _too_large(receive, bytes_max)
+        await _drain(receive)
+        raise _too_large(bytes_max)
     return bytes(body)
 
 
@@ -64,7 +67,7 @@ async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
             return
 
 
-async def _too_large(receive: Receive, bytes_max: int) -> Refusal:
+async def _drain(receive: Receive) -> None:
     drained = 0
     with suppress(TimeoutError, Disconnected):
         async with asyncio.timeout(DRAIN_TIMEOUT_S):
@@ -72,4 +75,7 @@ async def _too_large(receive: Receive, bytes_max: int) -> Refusal:
                 drained += len(chunk)
                 if drained > DRAINED_BYTES_MAX:
                     break
+
+
+def _too_large(bytes_max: int) -> Refusal:
     return Refusal("body_too_large", f"The body may have at most {bytes_max} bytes.", headers={"Connection": "close"})

@@ -46,17 +46,20 @@ class Envelope:
         record = RequestRecord(parse_request_id(scope["headers"]), parse_traceparent(scope["headers"]))
         attach(scope, record)
         answer = _Answer(send, record.request_id)
+        is_busy = self._in_flight.is_full
         with self._in_flight.counted():
-            await self._answer(scope, receive, answer, record)
+            await self._answer(scope, receive, answer, record, is_busy=is_busy)
         duration_s = time.perf_counter() - began
         route = str(scope.get("path_template") or "unmatched")
         status = CLIENT_CLOSED_REQUEST if record.is_disconnected else answer.status
         self._metrics.note(scope["method"], route, status, duration_s)
         _log(scope, record, route, status, duration_s)
 
-    async def _answer(self, scope: HTTPScope, receive: Receive, answer: "_Answer", record: RequestRecord) -> None:
+    async def _answer(
+        self, scope: HTTPScope, receive: Receive, answer: "_Answer", record: RequestRecord, *, is_busy: bool
+    ) -> None:
         try:
-            self._refuse_early(scope)
+            _refuse_early(scope, is_busy=is_busy)
             await self._app(scope, receive, answer)
         except Refusal as refusal:
             await answer.problem(refusal, record)
@@ -66,17 +69,6 @@ class Envelope:
             log_failure(error, record)
             if not answer.has_begun:
                 await answer.problem(internal_error(), record)
-
-    def _refuse_early(self, scope: HTTPScope) -> None:
-        if self._in_flight.count > self._in_flight.requests_max and not scope["path"].startswith(NEVER_REFUSED):
-            raise Refusal(
-                "too_many_requests",
-                "This process is busy with as many requests as it can work on; come again.",
-                headers={"Retry-After": str(RETRY_AFTER_S)},
-            )
-        query = unquote_plus(scope["query_string"].decode("latin-1"))
-        if find_card_number(scope["path"]) or find_card_number(query):
-            raise Refusal("card_number_not_allowed", "The address holds what looks like a card number.")
 
 
 class _Answer:
@@ -107,6 +99,18 @@ class _Answer:
         start: Any = {"type": "http.response.start", "status": refusal.problem.status, "headers": headers}
         await self(start)
         await self({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _refuse_early(scope: HTTPScope, *, is_busy: bool) -> None:
+    if is_busy and not scope["path"].startswith(NEVER_REFUSED):
+        raise Refusal(
+            "too_many_requests",
+            "This process is busy with as many requests as it can work on; come again.",
+            headers={"Retry-After": str(RETRY_AFTER_S)},
+        )
+    query = unquote_plus(scope["query_string"].decode("latin-1"))
+    if find_card_number(scope["path"]) or find_card_number(query):
+        raise Refusal("card_number_not_allowed", "The address holds what looks like a card number.")
 
 
 def internal_error() -> Refusal:

@@ -47,7 +47,7 @@ def _parameter(where: str, name: str, description: str, schema: dict[str, Any]) 
 _UUID = {"type": "string", "format": "uuid"}
 _PAYMENT_ID = _parameter("path", "paymentId", "The payment.", _UUID)
 _REQUEST_ID = _parameter(
-    "header", "X-Request-Id", "An id of the caller's own for this request.", {"type": "string", "maxLength": 128}
+    "header", "X-Request-Id", "An id of the caller's own for this request; 128 characters at most.", {"type": "string"}
 )
 _TRACEPARENT = _parameter("header", "traceparent", "W3C Trace Context; goes on into the events.", {"type": "string"})
 _KEY = _parameter(

@@ -64,7 +64,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self._head_timer = None
 
     def _on_slow_head(self) -> None:
-        if not self.transport.is_closing():
+        is_idle = self.cycle is None or self.cycle.response_complete
+        if is_idle and not self.transport.is_closing():
             self.transport.close()
 
     def _refuse(self, refusal: Refusal) -> None:

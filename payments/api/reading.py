@@ -36,12 +36,12 @@ _LIST_PARAMETERS: dict[str, Parse] = {
 _GET_PARAMETERS: dict[str, Parse] = {"wait": whole_number(0, WAIT_S_MAX)}
 
 
-@get("/payments/{payment_id:str}", name="get_payment")
-async def get_payment(request: ApiRequest, payment_id: str) -> Response[bytes]:
+@get("/payments/{paymentId:str}", name="get_payment")
+async def get_payment(request: ApiRequest) -> Response[bytes]:
     """One payment, at once or when it has settled."""
     services = await _admit(request)
     wait_s: int = parse_query(request.scope["query_string"], _GET_PARAMETERS).get("wait", 0)
-    wanted = _payment_id(request, payment_id)
+    wanted = _payment_id(request)
     view = await find_payment(services, wanted)
     if view is not None and wait_s and not view.is_settled:
         view = await wait_for_payment(request, services, wanted, wait_s)
@@ -52,12 +52,12 @@ async def get_payment(request: ApiRequest, payment_id: str) -> Response[bytes]:
     return Response(view.answer, media_type=MEDIA_TYPE, headers={"ETag": view.etag})
 
 
-@get("/payments/{payment_id:str}/history", name="get_history")
-async def get_history(request: ApiRequest, payment_id: str) -> Response[bytes]:
+@get("/payments/{paymentId:str}/history", name="get_history")
+async def get_history(request: ApiRequest) -> Response[bytes]:
     """Why a payment is where it is."""
     services = await _admit(request)
     parse_query(request.scope["query_string"], {})
-    values = {"payment_id": _payment_id(request, payment_id), "rows_max": HISTORY_ITEMS_MAX}
+    values = {"payment_id": _payment_id(request), "rows_max": HISTORY_ITEMS_MAX}
     async with services.pool.connection() as conn:
         rows = await (await conn.execute(_QUERIES["list_history"], values)).fetchall()
     if not rows:
@@ -96,9 +96,9 @@ async def _admit(request: ApiRequest) -> Services:
     return services
 
 
-def _payment_id(request: ApiRequest, text: str) -> UUID:
+def _payment_id(request: ApiRequest) -> UUID:
     try:
-        payment_id = uuid(text)
+        payment_id = uuid(request.path_params["paymentId"])
     except ValueError:
         raise _not_found() from None
     record_of(request.scope).payment_id = str(payment_id)

@@ -332,6 +332,14 @@ def test_a_length_that_announces_too_much_is_413_at_once(api: ApiProcess) -> Non
         assert sock.recv(65_536).startswith(b"HTTP/1.1 413 ")
 
 
+def test_a_sender_that_asks_first_is_told_before_it_sends(api: ApiProcess) -> None:
+    head = f"POST /payments/authorize HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {api.key}\r\n"
+    head += "Content-Type: application/json\r\nContent-Length: 70000\r\nExpect: 100-continue\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", api.port), timeout=10) as sock:
+        sock.sendall(head.encode())
+        assert sock.recv(65_536).startswith(b"HTTP/1.1 413 ")
+
+
 @pytest.mark.parametrize(
     ("query", "parameter"),
     [
