@@ -133,6 +133,11 @@ def _contradict(signal: IntentSeen, why: str) -> Decision:
     return Conflict(why)
 
 
+def _is_fresh(payment: Payment, signal: IntentSeen) -> bool:
+    """Whether it was asked for after everything that was weighed so far."""
+    return signal.heard is Heard.FETCHED and payment.last_history_id <= signal.after_history_id
+
+
 def _decide_taken(payment: Payment, signal: IntentSeen) -> Decision:
     facts = signal.facts
     if payment.status is _S.SUCCEEDED:
@@ -193,7 +198,7 @@ def _decide_released(payment: Payment, signal: IntentSeen) -> Decision:
 def _decide_late(payment: Payment, signal: IntentSeen) -> Decision:
     """Stripe's last word decides: the snapshot may stem from before the end."""
     facts = signal.facts
-    if signal.heard is not Heard.FETCHED:
+    if not _is_fresh(payment, signal):
         return Fetch(facts.id, f"the PaymentIntent is said to be {facts.status}, the payment is {payment.status}")
     what = f"the PaymentIntent {facts.id} is {facts.status}, the payment is {payment.status}"
     return LateMoney(facts.id, f"late money: {what}; it has to go back")
@@ -219,9 +224,8 @@ def _decide_open(payment: Payment, signal: IntentSeen) -> Decision:  # noqa: PLR
         return Ignore("older news: the first event of a PaymentIntent that has been heard of since")
     if after.next_action and after.next_action.client_secret is None and signal.heard is not Heard.FETCHED:
         return Fetch(facts.id, "the browser has to act, but its client secret is not there")
-    is_fresh = signal.heard is Heard.FETCHED and payment.last_history_id <= signal.after_history_id
     # A refused attempt that nobody can repeat is the last of its statuses, wherever it comes in.
-    if payment.status is _S.REQUESTED or after.status is _S.FAILED or is_fresh:
+    if payment.status is _S.REQUESTED or after.status is _S.FAILED or _is_fresh(payment, signal):
         return _apply(payment, after, f"the PaymentIntent is {facts.status}")
     return Fetch(facts.id, f"the PaymentIntent is said to be {facts.status}, which may be older or newer than ours")
 

@@ -302,6 +302,11 @@ def test_late_money_is_asked_for_and_never_changes_what_has_ended(before: Paymen
     assert before in decision.why
 
 
+def test_late_money_that_was_read_before_the_end_is_asked_for_again() -> None:
+    before = payment(_S.EXPIRED, capture_method="manual", last_history_id=6)
+    assert isinstance(decide(before, fresh("requires_capture", after=5, capture_method="manual")), Fetch)
+
+
 @pytest.mark.parametrize("before", ENDED)
 def test_cancelled_after_the_end_is_no_news(before: PaymentStatus) -> None:
     assert isinstance(decide(payment(before), seen("canceled")), Ignore)

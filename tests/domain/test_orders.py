@@ -96,7 +96,7 @@ def test_every_order_and_repetition_ends_alike(delivered: tuple[Life, list[Word]
     assert_ended_well(life, machine)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(lives(), st.data())
 def test_it_ends_alike_while_stripe_goes_on_and_fetches_are_under_way(life: Life, data: st.DataObject) -> None:
     """Truth moves on between word, doubt, fetch and answer; several fetches run at once and come back in any order."""

@@ -116,9 +116,9 @@ def test_recorders_killed_at_any_moment_lose_and_double_nothing(
         words.sort(key=lambda entry: entry[0])  # payments mixed, each one's own order kept
 
         def count_done() -> int:
-            return int(
-                admin.execute("select count(*) from payments.inbox where processed_at is not null").fetchone()[0]
-            )  # type: ignore[index]
+            query = "select count(*) from payments.inbox where processed_at is not null"
+            row: Any = admin.execute(query).fetchone()
+            return int(row[0])
 
         def is_done() -> bool:
             admin.execute("update payments.inbox set next_attempt_at = now() where next_attempt_at > now()")
