@@ -165,6 +165,7 @@ def test_queue_counts_faults_in_the_message(database: Database) -> None:
 
     async def main(pool: Pool) -> None:
         queue = Queue(NAME, LEASE_S)
+        leases: list[Leased] = []
         for faults in range(3):
             leases = await lease_soon(pool, queue, 2)
             if len(leases) == 1:

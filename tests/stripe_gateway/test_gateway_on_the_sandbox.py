@@ -1,0 +1,112 @@
+"""The gateway against the sandbox as a real process: parameters that Stripe would take, and its errors word by word."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from payments.settings import Settings
+from payments.stripe_gateway.gateway import StripeGateway
+from payments.stripe_gateway.outcomes import (
+    Answered,
+    Declined,
+    KeyInUse,
+    KeyMisused,
+    Outcome,
+    RateLimited,
+    Refused,
+    Unauthorized,
+    Unknown,
+)
+from tests.worker.world import KEY, Sandbox, sandbox_process
+
+PARAMETERS: dict[str, Any] = {
+    "amount": 1000,
+    "currency": "usd",
+    "confirm": True,
+    "payment_method": "pm_card_visa",
+    "automatic_payment_methods": {"enabled": True, "allow_redirects": "never"},
+    "expand": ["latest_charge"],
+}
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    with sandbox_process() as sandbox:
+        yield sandbox
+
+
+def run(sandbox: Sandbox, do: Callable[[StripeGateway], Coroutine[Any, Any, Outcome]], key: str = KEY) -> Outcome:
+    environment = {"STRIPE_API_KEY": key, "STRIPE_API_BASE": sandbox.base, "STRIPE_TIMEOUT_S": "2"}
+
+    async def main() -> Outcome:
+        async with StripeGateway(Settings.load(environment)) as gateway:
+            return await do(gateway)
+
+    return asyncio.run(main())
+
+
+def create(sandbox: Sandbox, idempotency_key: str | None = None, **changes: Any) -> Outcome:
+    key = idempotency_key or str(uuid4())
+    return run(sandbox, lambda gateway: gateway.create_payment_intent({**PARAMETERS, **changes}, key))
+
+
+def intent(outcome: Outcome) -> dict[str, Any]:
+    assert isinstance(outcome, Answered), outcome
+    return outcome.object
+
+
+def test_gateway_creates_and_replays(sandbox: Sandbox) -> None:
+    first, again = intent(create(sandbox, "key-a")), intent(create(sandbox, "key-a"))
+    assert first["status"] == "succeeded"
+    assert first["latest_charge"]["amount_captured"] == 1000
+    assert again["id"] == first["id"]
+    assert isinstance(create(sandbox, "key-a", amount=2000), KeyMisused)
+
+
+def test_gateway_retrieves_lists_and_cancels(sandbox: Sandbox) -> None:
+    held = intent(create(sandbox, capture_method="manual"))
+    got = intent(run(sandbox, lambda gateway: gateway.retrieve_payment_intent(held["id"])))
+    assert (got["id"], got["latest_charge"]["captured"]) == (held["id"], False)
+    around = held["created"]
+    listed = intent(run(sandbox, lambda gateway: gateway.list_payment_intents(around - 60, around + 60, limit=1)))
+    assert [each["id"] for each in listed["data"]] == [held["id"]]
+    canceled = intent(run(sandbox, lambda gateway: gateway.cancel_payment_intent(held["id"], {}, "key-c")))
+    assert canceled["status"] == "canceled"
+    missing = run(sandbox, lambda gateway: gateway.retrieve_payment_intent("pi_none"))
+    assert isinstance(missing, Refused)
+    assert (missing.http_status, missing.error["code"]) == (404, "resource_missing")
+
+
+def test_gateway_hears_a_decline(sandbox: Sandbox) -> None:
+    outcome = create(sandbox, payment_method="pm_card_visa_chargeDeclinedInsufficientFunds")
+    assert isinstance(outcome, Declined)
+    assert (outcome.error["code"], outcome.error["decline_code"]) == ("card_declined", "insufficient_funds")
+    assert outcome.error["payment_intent"]["object"] == "payment_intent"
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        ({"fault": "status", "status": 409}, KeyInUse),
+        ({"fault": "status", "status": 429}, RateLimited),
+        ({"fault": "status", "status": 403}, Unauthorized),
+        ({"fault": "status", "status": 500}, Unknown),
+        ({"fault": "status", "status": 503}, Unknown),
+        ({"fault": "before_executing"}, Unknown),
+        ({"fault": "after_executing"}, Unknown),
+        ({"fault": "mid_body"}, Unknown),
+        ({"fault": "slow", "delay_s": 5.0}, Unknown),
+    ],
+)
+def test_gateway_names_every_fault(sandbox: Sandbox, fault: dict[str, Any], expected: type[Outcome]) -> None:
+    sandbox.fault(**fault)
+    assert isinstance(create(sandbox), expected)
+
+
+def test_gateway_hears_that_its_key_is_refused(sandbox: Sandbox) -> None:
+    outcome = run(sandbox, lambda gateway: gateway.retrieve_payment_intent("pi_1"), key="sk_test_another")
+    assert isinstance(outcome, Unauthorized)
+    assert outcome.http_status == 401
