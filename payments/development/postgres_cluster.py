@@ -36,6 +36,7 @@ fsync = off
 full_page_writes = off
 shared_buffers = 64MB
 max_wal_size = 256MB
+max_prepared_transactions = 8            # a prepared transaction is the sturdiest way to hold one open
 """
 
 
