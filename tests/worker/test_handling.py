@@ -1,0 +1,204 @@
+"""One command in the hands of one handler, with leases as bad as they come."""
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, cast
+from uuid import UUID
+
+import msgspec
+import pytest
+
+from payments.database.connections import Pool, open_pool, transaction
+from payments.queues.queue import Leased, Queue
+from payments.stripe_gateway.gateway import StripeGateway
+from payments.stripe_gateway.outcomes import Answered, Outcome, Unknown
+from payments.wakeup import Notifier
+from payments.worker.create_payment_intent import CREATE_PAYMENT_INTENT
+from payments.worker.handling import FAULTS_MAX, Handler, Surroundings
+from tests.database.rows import insert_payment
+from tests.development.databases import Database
+
+LEASE_S = 20.0
+TIMEOUT_S = 5.0
+ANSWER = Answered({"id": "pi_1", "object": "payment_intent"}, 200, "req_1")
+
+
+class Bench:
+    """A queue with one command, and a handler whose call to Stripe is a function of the test."""
+
+    def __init__(self, database: Database, pool: Pool, lease_s: float = LEASE_S) -> None:
+        self.database = database
+        self.pool = pool
+        self.queue = Queue("payment_requested", lease_s)
+        self.sent: list[tuple[Mapping[str, Any], str]] = []
+        self.notified: list[str] = []
+        self.during_call: Callable[[], Awaitable[None]] | None = None
+        self.outcome: Outcome | Exception = ANSWER
+        operation = dataclasses.replace(CREATE_PAYMENT_INTENT, call=self._call)
+        around = Surroundings(pool, cast("StripeGateway", None), cast("Notifier", self), TIMEOUT_S, lambda _: None)
+        self.handler = Handler(operation, self.queue, around)
+        with database.connect() as conn:
+            self.payment_id: UUID = insert_payment(conn)
+            conn.execute(
+                "select pgmq.send('payment_requested', jsonb_build_object('paymentId', %s::uuid))", (self.payment_id,)
+            )
+
+    def notify(self, channel: str, payload: str = "") -> None:
+        self.notified.append(f"{channel} {payload}".strip())
+
+    async def _call(self, _: StripeGateway, parameters: Mapping[str, Any], key: str) -> Outcome:
+        self.sent.append((parameters, key))
+        if self.during_call is not None:
+            await self.during_call()
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+    async def lease(self) -> Leased:
+        async with transaction(self.pool) as conn:
+            (lease,) = await self.queue.lease(conn, 1)
+        return lease
+
+    async def steal(self) -> None:
+        """Another worker leases the command."""
+        self.rows("update pgmq.q_payment_requested set read_ct = read_ct + 1 returning msg_id")
+
+    async def handle(self, lease: Leased) -> None:
+        await self.handler.handle(lease, lambda: None)
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        with self.database.connect() as conn:
+            return conn.execute(query).fetchall()
+
+
+def on_bench(database: Database, test: Callable[[Bench], Awaitable[None]], lease_s: float = LEASE_S) -> None:
+    async def main() -> None:
+        async with open_pool(database.dsn("payments_worker"), "payments_worker", 3) as pool:
+            await test(Bench(database, pool, lease_s))
+
+    asyncio.run(main())
+
+
+def nearly_over(lease: Leased) -> Leased:
+    return msgspec.structs.replace(lease, ends_at=time.monotonic() + TIMEOUT_S - 0.5)
+
+
+def test_handler_extends_a_lease_that_would_end_before_the_call(database: Database) -> None:
+    async def test(bench: Bench) -> None:
+        lease = nearly_over(await bench.lease())
+        bench.rows("update pgmq.q_payment_requested set vt = now() returning msg_id")
+        left: list[float] = []
+
+        async def look() -> None:
+            left.append(
+                float(
+                    bench.rows("select extract(epoch from vt - clock_timestamp()) from pgmq.q_payment_requested")[0][0]
+                )
+            )
+
+        bench.during_call = look
+        await bench.handle(lease)
+        assert len(bench.sent) == 1
+        assert left[0] > TIMEOUT_S
+        assert bench.rows("select * from pgmq.q_payment_requested") == []
+
+    on_bench(database, test)
+
+
+def test_handler_does_not_call_on_a_lease_it_has_lost(database: Database) -> None:
+    async def test(bench: Bench) -> None:
+        lease = nearly_over(await bench.lease())
+        await bench.steal()
+        await bench.handle(lease)
+        assert bench.sent == []
+        assert len(bench.rows("select * from pgmq.q_payment_requested")) == 1
+
+    on_bench(database, test)
+
+
+def test_handler_does_not_call_when_even_a_new_lease_is_too_short(database: Database) -> None:
+    async def test(bench: Bench) -> None:
+        await bench.handle(await bench.lease())
+        assert bench.sent == []
+        assert bench.rows("select state, attempts from payments.stripe_requests") == [("in_flight", 1)]
+
+    on_bench(database, test, lease_s=TIMEOUT_S - 1)
+
+
+def test_handler_keeps_an_answer_though_the_lease_was_lost(database: Database) -> None:
+    async def test(bench: Bench) -> None:
+        lease = await bench.lease()
+        bench.during_call = bench.steal
+        await bench.handle(lease)
+        assert bench.rows("select message_id, payment_id from payments.inbox") == [("req_1/1", bench.payment_id)]
+        assert bench.rows("select state, outcome from payments.stripe_requests") == [("answered", "answered")]
+        assert len(bench.rows("select * from pgmq.q_payment_requested")) == 1  # the other worker's to acknowledge
+        assert bench.notified == ["payments_inbox"]
+
+    on_bench(database, test)
+
+
+def test_handler_leaves_a_later_attempt_alone_when_a_late_one_ends_in_doubt(database: Database) -> None:
+    async def test(bench: Bench) -> None:
+        lease = await bench.lease()
+        bench.outcome = Unknown("timeout")
+
+        async def overtake() -> None:
+            await bench.steal()
+            bench.rows("update payments.stripe_requests set attempts = 2 returning call_id")
+
+        bench.during_call = overtake
+        await bench.handle(lease)
+        assert bench.rows("select state, attempts from payments.stripe_requests") == [("in_flight", 2)]
+
+    on_bench(database, test)
+
+
+def test_handler_commits_the_intent_before_the_call_and_holds_nothing_during_it(database: Database) -> None:
+    async def test(bench: Bench) -> None:
+        async def look() -> None:
+            assert bench.rows("select state, attempts from payments.stripe_requests") == [("in_flight", 1)]
+            bench.rows("select payment_id from payments.payments for update nowait")
+            open_ones = (
+                "select count(*) from pg_stat_activity where usename = 'payments_worker' and xact_start is not null"
+            )
+            assert bench.rows(open_ones) == [(0,)]
+
+        bench.during_call = look
+        await bench.handle(await bench.lease())
+        assert bench.rows("select state from payments.stripe_requests") == [("answered",)]
+        assert bench.rows("select error from payments.dead_letters") == []
+
+    on_bench(database, test)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("bug"), KeyError("x"), AssertionError()])
+def test_handler_counts_faults_and_gives_up_at_last(database: Database, error: Exception) -> None:
+    async def test(bench: Bench) -> None:
+        bench.outcome = error
+        for fault in range(1, FAULTS_MAX + 1):
+            bench.rows("update pgmq.q_payment_requested set vt = now() returning msg_id")
+            bench.queue = Queue("payment_requested", LEASE_S)  # any worker counts on
+            await bench.handle(await bench.lease())
+            assert len(bench.sent) == fault
+        ((payment_id, text),) = bench.rows("select payment_id, error from payments.dead_letters")
+        assert payment_id == bench.payment_id
+        assert text.startswith(f"broke {FAULTS_MAX} times: {type(error).__name__} at ")
+        assert "bug" not in text  # an error's text may quote what was worked on
+        assert len({key for _, key in bench.sent}) == 1
+
+    on_bench(database, test)
+
+
+def test_handler_treats_a_missing_grant_as_the_databases_fault_not_the_commands(database: Database) -> None:
+    with database.connect() as conn:
+        conn.execute("revoke insert on payments.stripe_requests from payments_worker")
+
+    async def test(bench: Bench) -> None:
+        await bench.handle(await bench.lease())
+        assert bench.sent == []
+        assert bench.rows("select headers -> 'x-payments-faults' from pgmq.q_payment_requested") == [(None,)]
+
+    on_bench(database, test)
