@@ -8,6 +8,9 @@ from payments.database.queries import load_queries
 
 Source = Literal["stripe-webhook", "stripe-api", "reconciler"]
 
+# Legal in JSON, impossible in jsonb: no word of Stripe's may get lost for it.
+_NUL, _REPLACEMENT = r"\u0000", r"\ufffd"
+
 _QUERIES = load_queries("inbox")
 
 
@@ -23,6 +26,6 @@ async def receive(  # noqa: PLR0913, PLR0917 - the columns of a row
         "message_id": message_id,
         "message_type": message_type,
         "payment_id": payment_id,
-        "payload": payload.decode(),
+        "payload": payload.decode().replace(_NUL, _REPLACEMENT),
     }
     return (await conn.execute(_QUERIES["receive"], values)).rowcount == 1

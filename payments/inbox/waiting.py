@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import structlog
 
 from payments.database.connections import Connection
@@ -35,6 +36,7 @@ async def claim_leased(conn: Connection, inbox_ids: Sequence[int]) -> list[Inbox
 
 
 async def _claim(conn: Connection, query: str, values: dict[str, object]) -> list[InboxRow]:
+    await conn.execute(_QUERIES["guard_plans"])
     rows: list[Any] = await (await conn.execute(_QUERIES[query], values)).fetchall()
     return [InboxRow(*row) for row in rows]
 
@@ -45,12 +47,18 @@ async def list_due(conn: Connection, rows_max: int) -> list[int]:
     return [row[0] for row in rows]
 
 
-async def finish(
-    conn: Connection, row: InboxRow, outcome: str, payment_id: UUID | None, why: str | None = None
-) -> None:
-    """Marks a row as done; `why` is kept as its error."""
-    values = {"inbox_id": row.inbox_id, "outcome": outcome, "payment_id": payment_id, "why": why}
-    await conn.execute(_QUERIES["finish"], values)
+class Finished(msgspec.Struct, frozen=True):
+    """A row that is done: what came of it, and its error if it is dead."""
+
+    inbox_id: int
+    outcome: str
+    payment_id: UUID | None = None
+    why: str | None = None
+
+
+async def finish(conn: Connection, rows: Sequence[Finished]) -> None:
+    """Marks rows as done."""
+    await conn.execute(_QUERIES["finish"], {"rows": msgspec.json.encode(rows).decode()})
 
 
 async def supersede(conn: Connection, inbox_ids: Sequence[int], payment_id: UUID) -> int:
@@ -71,4 +79,4 @@ async def bury(conn: Connection, row: InboxRow, payment_id: UUID | None, why: st
     error = why[:ERROR_CHARACTERS_MAX]
     values = {"inbox_id": row.inbox_id, "payment_id": payment_id, "why": error}
     await conn.execute(_QUERIES["bury"], values)
-    await finish(conn, row, "dead", payment_id, error)
+    await finish(conn, [Finished(row.inbox_id, "dead", payment_id, error)])

@@ -16,7 +16,7 @@ from payments.domain.signals import Elsewhere, Signal, UnreadableSignal
 from payments.domain.states import UNSETTLED, PaymentStatus
 from payments.inbox.books import Locked, change_payment, event_of, lock_payments
 from payments.inbox.reading import InboxRow, Message, read_row, stripe_request_id
-from payments.inbox.waiting import bury, finish, put_off
+from payments.inbox.waiting import Finished, bury, finish, put_off
 from payments.outbox.rows import append
 from payments.settings import Settings
 
@@ -59,6 +59,7 @@ async def weigh(conn: Connection, rows: Sequence[InboxRow], settings: Settings, 
         for message in messages:
             payment_id = payment_ids.get(message.row.inbox_id)
             await weighing.weigh(message, books.get(payment_id) if payment_id else None)
+        await weighing.write_rest()
     weighing.result.row_count = len(rows)
     return weighing.result
 
@@ -94,16 +95,25 @@ class _Weighing:
         self._at = at
         self._settings = settings
         self._fetch_lease_s = fetch_lease_s
+        self._history: list[dict[str, object]] = []
+        self._finished: list[Finished] = []
         self.result = Weighed()
+
+    async def write_rest(self) -> None:
+        """What can be written for all rows at once: history, and the rows' ends."""
+        if self._history:
+            await self._conn.execute(_QUERIES["add_history"], {"rows": msgspec.json.encode(self._history).decode()})
+        if self._finished:
+            await finish(self._conn, self._finished)
 
     async def weigh(self, message: Message, book: Locked | None) -> None:
         row, signal = message.row, message.signal
         if isinstance(signal, Elsewhere):
             log.warning("inbox.quarantined", inbox_id=row.inbox_id, message_id=row.message_id, why=signal.why)
-            await finish(self._conn, row, "quarantined", None)
+            self._finished.append(Finished(row.inbox_id, "quarantined"))
         elif book is None:
             # Another user of the account, or a payment that a restored backup lost: the reconciler adopts those.
-            await finish(self._conn, row, "foreign", None)
+            self._finished.append(Finished(row.inbox_id, "foreign"))
         else:
             await self._decide(row, signal, book)
 
@@ -122,20 +132,20 @@ class _Weighing:
             case Apply():
                 await self._apply(row, book, decision)
             case Ignore():
-                await self._keep(row, book, "ignored", decision.why)
+                self._keep(row, book, "ignored", decision.why)
             case LateMoney():
                 # Compensation begins here, with an outcome of its own; until it exists, an operator must look.
                 log.error("payment.late_money", payment_id=str(before.payment_id), intent_id=decision.intent_id)
-                await self._keep(row, book, "ignored", decision.why)
+                self._keep(row, book, "ignored", decision.why)
             case Conflict():
                 log.error("payment.conflicted", payment_id=str(before.payment_id), why=decision.why)
                 book.payment = msgspec.structs.replace(before, status=PaymentStatus.CONFLICTED, next_action=None)
                 await change_payment(self._conn, book)
-                await self._note(row, before.status, book, "conflicted", decision.why)
+                self._note(row, before.status, book, "conflicted", decision.why)
                 self.result.settled.add(before.payment_id)
             case Park():
                 log.error("payment.parked", payment_id=str(before.payment_id), why=decision.why)
-                await self._note(row, before.status, book, "ignored", decision.why, closes=False)
+                self._note(row, before.status, book, "ignored", decision.why, closes=False)
                 await bury(self._conn, row, before.payment_id, decision.why)
             case Fetch():
                 await put_off(self._conn, row.inbox_id, self._fetch_lease_s, f"asking Stripe: {decision.why}", burnt=0)
@@ -157,12 +167,12 @@ class _Weighing:
             self.result.has_published = True
         if book.payment.status is not before.status and book.payment.status not in UNSETTLED:
             self.result.settled.add(before.payment_id)
-        await self._note(row, before.status, book, "applied", decision.why)
+        self._note(row, before.status, book, "applied", decision.why)
 
-    async def _keep(self, row: InboxRow, book: Locked, decided: str, why: str) -> None:
-        await self._note(row, book.payment.status, book, decided, why)
+    def _keep(self, row: InboxRow, book: Locked, decided: str, why: str) -> None:
+        self._note(row, book.payment.status, book, decided, why)
 
-    async def _note(  # noqa: PLR0913 - the columns of a history row
+    def _note(  # noqa: PLR0913 - the columns of a history row
         self,
         row: InboxRow,
         from_status: PaymentStatus,
@@ -172,7 +182,7 @@ class _Weighing:
         *,
         closes: bool = True,
     ) -> None:
-        """Writes the history row, and closes the inbox row with the same word unless told otherwise."""
+        """Remembers the history row, and closes the inbox row with the same word unless told otherwise."""
         values = {
             "payment_id": book.payment.payment_id,
             "signal": row.message_type,
@@ -183,7 +193,7 @@ class _Weighing:
             "why": why,
             "stripe_request_id": stripe_request_id(row),
         }
-        await self._conn.execute(_QUERIES["add_history"], values)
+        self._history.append(values)
         book.payment = msgspec.structs.replace(book.payment, last_history_id=_JUST_NOW)
         if closes:
-            await finish(self._conn, row, decided, book.payment.payment_id)
+            self._finished.append(Finished(row.inbox_id, decided, book.payment.payment_id))

@@ -4,6 +4,10 @@ insert into payments.inbox (source, message_id, message_type, payment_id, payloa
 values (%(source)s, %(message_id)s, %(message_type)s, %(payment_id)s, %(payload)s::jsonb)
 on conflict (source, message_id) do nothing;
 
+-- name: guard_plans
+-- A plan made while a table was nearly empty must not outlive that: within this transaction, by index wherever there is one.
+select set_config('enable_seqscan', 'off', true);
+
 -- name: claim_new
 -- Rows that nobody has weighed yet, above the low-water mark, each for one recorder.
 select inbox_id, source, message_id, message_type, payment_id, payload, attempts
@@ -35,11 +39,12 @@ where inbox_id = any(%(inbox_ids)s) and processed_at is null
 for update skip locked;
 
 -- name: finish
--- The row was weighed; what came of it.
-update payments.inbox
-set processed_at = clock_timestamp(), outcome = %(outcome)s, payment_id = coalesce(payment_id, %(payment_id)s),
-  last_error = %(why)s
-where inbox_id = %(inbox_id)s;
+-- Rows that were weighed, and what came of each.
+update payments.inbox i
+set processed_at = clock_timestamp(), outcome = f.outcome, payment_id = coalesce(i.payment_id, f.payment_id),
+  last_error = f.why
+from jsonb_to_recordset(%(rows)s::jsonb) as f (inbox_id bigint, outcome text, payment_id uuid, why text)
+where i.inbox_id = f.inbox_id;
 
 -- name: supersede
 -- The object was fetched instead; nothing when the row is done already.
@@ -101,13 +106,20 @@ set status = %(status)s, amount_authorized = %(amount_authorized)s, amount_captu
 where payment_id = %(payment_id)s;
 
 -- name: add_history
--- Why a payment is where it is.
+-- Why payments are where they are, in the order in which it was decided.
 insert into payments.payment_history (
   payment_id, signal, source, from_status, to_status, decision, why, stripe_request_id
 )
-values (
-  %(payment_id)s, %(signal)s, %(source)s, %(from_status)s, %(to_status)s, %(decision)s, %(why)s, %(stripe_request_id)s
-);
+select h.payment_id, h.signal, h.source, h.from_status, h.to_status, h.decision, h.why, h.stripe_request_id
+from rows from (
+  jsonb_to_recordset(%(rows)s::jsonb) as (
+    payment_id uuid, signal text, source text, from_status text, to_status text, decision text, why text,
+    stripe_request_id text
+  )
+) with ordinality as h (
+  payment_id, signal, source, from_status, to_status, decision, why, stripe_request_id, position
+)
+order by h.position;
 
 -- name: database_time
 -- The time that events carry: one clock for all hosts.
