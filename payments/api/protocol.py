@@ -1,10 +1,10 @@
 """uvicorn's HTTP protocol with bounds that it leaves to a proxy: how large a request's head may be, and how slow."""
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import msgspec
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from payments.api.problems import MEDIA_TYPE, Refusal
 from payments.domain.identifiers import new_id
@@ -64,7 +64,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self._head_timer = None
 
     def _on_slow_head(self) -> None:
-        is_idle = self.cycle is None or self.cycle.response_complete
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        is_idle = cycle is None or cycle.response_complete
         if is_idle and not self.transport.is_closing():
             self.transport.close()
 

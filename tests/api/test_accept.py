@@ -86,6 +86,7 @@ async def begin_payment(
     )
 
 
+@pytest.mark.every_postgres
 async def test_accept_records_each_of_a_list(pool: Pool, database: Database) -> None:
     requests = [ask(key=str(n) if n % 2 else None) for n in range(40)]
     outcomes = await accept(pool, requests)
@@ -108,6 +109,7 @@ async def test_accept_takes_one_round_trip_when_nobody_loses(pool: Pool, monkeyp
     assert [query for query in statements if query] == [accepting._QUERIES["accept"]]
 
 
+@pytest.mark.every_postgres
 async def test_accept_tells_duplicates_in_one_list_apart(pool: Pool, database: Database) -> None:
     keyed, keyless = ask(key="k"), ask()
     requests = [
@@ -188,6 +190,7 @@ async def test_accept_takes_the_cart_when_the_other_request_rolls_back(pool: Poo
         assert [type(outcome) for outcome in await asked] == [Accepted]
 
 
+@pytest.mark.every_postgres
 async def test_accept_gives_up_waiting_for_a_request_that_never_ends(
     pool: Pool, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -118,7 +118,7 @@ schema = schemathesis.openapi.from_dict(document())
 
 
 @schema.parametrize()
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 def test_what_is_answered_is_what_the_page_says(case: schemathesis.Case, api: ApiProcess) -> None:
     # JSON Schema takes 1250.0 for an integer, we don't; and a cursor or a signature that looks right need not be right.
     excluded = [positive_data_acceptance] if case.path in STRICTER else []

@@ -8,6 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -102,13 +103,15 @@ def test_while_the_database_is_away_everything_says_so_and_recovers(
         assert metrics(api)["payments_database_up", frozenset()] == 1
         with database_away(database):
             body = wish()
-            answer = client.post("/payments/authorize", json=body, headers={"Idempotency-Key": "k"})
+            with ThreadPoolExecutor() as threads:  # each waits some seconds for a connection
+                asked = threads.submit(client.post, "/payments/authorize", json=body, headers={"Idempotency-Key": "k"})
+                checked = threads.submit(httpx.get, f"{api.url}/health/ready", timeout=10)
+                threads.submit(eventually, lambda: metrics(api)["payments_database_up", frozenset()] == 0).result()
+            answer, ready = asked.result(), checked.result()
             assert (answer.status_code, answer.json()["retryable"]) == (503, True)
             assert answer.json()["code"] in {"database_unavailable", "outcome_unknown"}
-            ready = httpx.get(f"{api.url}/health/ready", timeout=10)
             assert (ready.status_code, ready.json()["code"]) == (503, "not_ready")
             assert httpx.get(f"{api.url}/health/live").status_code == 200
-            eventually(lambda: metrics(api)["payments_database_up", frozenset()] == 0)
         eventually(lambda: httpx.get(f"{api.url}/health/ready").status_code == 200)
         again = client.post("/payments/authorize", json=body, headers={"Idempotency-Key": "k"})
         assert again.status_code == 201
@@ -126,6 +129,7 @@ def test_a_database_of_another_release_is_not_ready(database: Database, tmp_path
         assert "9999" in answer.json()["detail"]
 
 
+@pytest.mark.every_postgres
 def test_metrics_show_requests_and_the_state_of_the_work(api: ApiProcess, shop: httpx.Client) -> None:
     shop.post("/payments/authorize", json=wish())
     shop.get(f"/payments/{uuid.uuid4()}")

@@ -69,6 +69,7 @@ def test_get_answers_304_to_whoever_knows_the_version(shop: httpx.Client, known:
     assert bool(answer.content) == (status == 200)
 
 
+@pytest.mark.every_postgres
 def test_history_tells_why_a_payment_is_where_it_is(shop: httpx.Client, api: ApiProcess) -> None:
     payment_id = make(shop)
     with api.database.connect("payments_worker") as conn:
@@ -90,6 +91,7 @@ def test_history_tells_why_a_payment_is_where_it_is(shop: httpx.Client, api: Api
     assert set(answer.json()) == {"items"}
 
 
+@pytest.mark.every_postgres
 def test_list_filters_by_each_and_by_all(shop: httpx.Client, api: ApiProcess) -> None:
     customer, order = str(uuid.uuid4()), str(uuid.uuid4())
     mine = [make(shop, customerId=customer, orderId=order if n < 2 else str(uuid.uuid4())) for n in range(4)]

@@ -1,0 +1,221 @@
+"""Callers and databases that are slow: each wait has an end, and each end an answer that tells the truth."""
+
+import asyncio
+import socket
+import threading
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import httpx
+import psycopg
+import pytest
+from litestar.types import Receive, Scope, Send
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from payments.api import bodies, protocol
+from payments.api.bodies import Disconnected, read_body
+from payments.api.problems import Refusal
+from payments.api.server import listen, serve
+from tests.api.driving import ApiProcess, count_rows, running_api, wish
+from tests.development.databases import Database
+
+INSERT = (
+    "insert into payments.payments (payment_id, cart_id, order_id, amount, currency, capture_method, client_id, "
+    "idempotency_key, fingerprint) values (%s, %s, %s, 500, 'EUR', 'automatic', 'shop', %s, sha256(''))"
+)
+
+
+class CuttingProxy:
+    """Stands between the API and PostgreSQL; when armed with a word, it lets the statement that holds the word be
+    carried out, and cuts the connection in place of the answer."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = host, port
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._server.getsockname()[1]
+        self.word = b""
+        self.cut = threading.Event()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._server.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, socket.create_connection(self._target) as server:
+            back = threading.Thread(target=self._pump, args=(server, client), daemon=True)
+            back.start()
+            try:
+                while data := client.recv(65_536):
+                    if self.word and self.word in data:
+                        self.word = b""
+                        self._swallow(server, client, data)
+                        return
+                    server.sendall(data)
+            except OSError:
+                return
+
+    def _swallow(self, server: socket.socket, client: socket.socket, data: bytes) -> None:
+        client.shutdown(socket.SHUT_WR)
+        server.sendall(data)
+        time.sleep(0.3)
+        self.cut.set()
+
+    def _pump(self, source: socket.socket, target: socket.socket) -> None:
+        try:
+            while data := source.recv(65_536):
+                target.sendall(data)
+        except OSError:
+            return
+
+
+@contextmanager
+def cutting_proxy(database: Database) -> Iterator[tuple[CuttingProxy, str]]:
+    dsn = database.dsn("payments_api")
+    parts = conninfo_to_dict(dsn)
+    proxy = CuttingProxy(str(parts["host"]), int(str(parts["port"])))
+    try:
+        yield proxy, make_conninfo(dsn, host="127.0.0.1", port=proxy.port)
+    finally:
+        proxy.close()
+
+
+def test_a_connection_that_breaks_in_the_commit_is_503_never_201_and_a_repetition_finds_it(
+    database: Database, tmp_path: Path, eventually: Callable[..., object]
+) -> None:
+    with (
+        cutting_proxy(database) as (proxy, dsn),
+        running_api(database, tmp_path / "api.log", DATABASE_URL=dsn) as api,
+        api.client() as client,
+    ):
+        body, headers = wish(), {"Idempotency-Key": "k"}
+        proxy.word = body["cartId"].encode()
+        answer = client.post("/payments/authorize", json=body, headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (503, "outcome_unknown")
+        assert answer.json()["retryable"] is True
+        eventually(lambda: count_rows(database)["payments"] == 1)
+        again = client.post("/payments/authorize", json=body, headers=headers)
+        assert (again.status_code, again.headers["idempotency-replayed"]) == (201, "true")
+        assert count_rows(database) == {"payments": 1, "payment_history": 1, "outbox": 1, "idempotency_keys": 1}
+
+
+def test_a_request_that_never_ends_is_waited_for_five_seconds_and_then_409(api: ApiProcess, shop: httpx.Client) -> None:
+    keyed, keyless = wish(), wish()
+    with psycopg.connect(api.database.admin_dsn()) as other:
+        other.execute(INSERT, (uuid.uuid4(), uuid.uuid4(), uuid.uuid4(), "busy"))
+        other.execute(INSERT, (uuid.uuid4(), keyless["cartId"], keyless["cartId"], None))
+        answers: dict[str, httpx.Response] = {}
+
+        def ask(name: str, body: dict[str, Any], headers: dict[str, str]) -> None:
+            answers[name] = shop.post("/payments/authorize", json=body, headers=headers)
+
+        began = time.monotonic()
+        threads = [
+            threading.Thread(target=ask, args=("keyed", keyed, {"Idempotency-Key": "busy"})),
+            threading.Thread(target=ask, args=("keyless", keyless, {})),
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert 5 <= time.monotonic() - began < 15
+        other.rollback()
+    codes = {name: (answer.status_code, answer.json()["code"]) for name, answer in answers.items()}
+    assert codes == {"keyed": (409, "idempotency_in_progress"), "keyless": (409, "cart_in_progress")}
+    assert all(answer.json()["retryable"] and answer.headers["retry-after"] == "1" for answer in answers.values())
+    assert shop.post("/payments/authorize", json=keyed, headers={"Idempotency-Key": "busy"}).status_code == 201
+
+
+def scope_of(**headers: str) -> Scope:
+    pairs = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    return cast("Scope", {"type": "http", "headers": pairs})
+
+
+def receiving(*chunks: bytes, then: str = "silence") -> tuple[Receive, list[int]]:
+    """A sender of these chunks who then falls silent, leaves, or ends."""
+    taken = [0]
+
+    async def receive() -> Any:
+        if taken[0] < len(chunks):
+            taken[0] += 1
+            more = taken[0] < len(chunks) or then != "end"
+            return {"type": "http.request", "body": chunks[taken[0] - 1], "more_body": more}
+        if then == "silence":
+            await asyncio.sleep(60)
+        return {"type": "http.disconnect"}
+
+    return receive, taken
+
+
+@pytest.mark.anyio
+async def test_a_body_that_does_not_arrive_is_408(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "BODY_TIMEOUT_S", 0.05)
+    with pytest.raises(Refusal) as refused:
+        await read_body(scope_of(), receiving(b"{")[0], 100)
+    assert refused.value.problem.code == "request_timeout"
+
+
+@pytest.mark.anyio
+async def test_a_sender_who_leaves_in_mid_body_is_not_answered() -> None:
+    with pytest.raises(Disconnected):
+        await read_body(scope_of(content_length="10"), receiving(b"{", then="leave")[0], 100)
+
+
+@pytest.mark.anyio
+async def test_a_body_is_read_whole_and_no_further_than_its_limit() -> None:
+    assert await read_body(scope_of(), receiving(b"a" * 60, b"b" * 40, then="end")[0], 100) == b"a" * 60 + b"b" * 40
+    endless, taken = receiving(*[b"a" * 65_536] * 1_000)
+    with pytest.raises(Refusal) as refused:
+        await read_body(scope_of(), endless, 100)
+    assert refused.value.problem.code == "body_too_large"
+    assert taken[0] * 65_536 <= 100 + bodies.DRAINED_BYTES_MAX + 3 * 65_536
+
+
+@asynccontextmanager
+async def serving() -> AsyncIterator[int]:
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send(cast("Any", {"type": "http.response.start", "status": 204, "headers": []}))
+        await send(cast("Any", {"type": "http.response.body", "body": b"", "more_body": False}))
+
+    stop = asyncio.Event()
+    with listen("127.0.0.1", 0) as listener:
+        server = asyncio.create_task(serve(cast("Any", app), listener, stop, 1))
+        yield listener.getsockname()[1]
+        stop.set()
+        await server
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost:"])
+async def test_a_head_that_does_not_arrive_ends_the_connection(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
+    monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", 0.1)
+    async with serving() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(sent)
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
+        await writer.wait_closed()
+
+
+@pytest.mark.anyio
+async def test_a_connection_that_is_used_again_outlives_the_time_of_one_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", 0.1)
+    async with serving() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(3):
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)).startswith(b"HTTP/1.1 204")
+            await asyncio.sleep(0.15)
+        writer.close()
+        await writer.wait_closed()
