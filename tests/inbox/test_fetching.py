@@ -159,3 +159,17 @@ async def test_word_that_came_while_a_fetch_was_under_way_makes_it_stale(desk: D
     assert asked == [INTENT, INTENT]
     (action,) = desk.one("select next_action ->> 'type' from payments.payments where payment_id = %s", payment_id)
     assert (desk.status(payment_id), action) == ("ACTION_REQUIRED", "use_stripe_sdk")
+
+
+async def test_answer_that_comes_after_the_lease_was_lost_adds_nothing(desk: Desk) -> None:
+    payment_id = desk.payment()
+    ask(desk, payment_id)
+
+    async def overtaken(intent_id: str) -> Outcome:
+        desk.sql("update payments.inbox set processed_at = now(), outcome = 'superseded'")
+        return Answered(desk.truth.intents[intent_id], 200, "req_late")
+
+    desk.truth.retrieve_payment_intent = overtaken  # type: ignore[method-assign]
+    await desk.recorder.run_once()
+    await desk.recorder.finish_fetches(5)
+    assert desk.one("select count(*) from payments.inbox") == (1,)

@@ -1,9 +1,12 @@
 """The recorder on a real database: what Stripe said becomes payment, history and outbox, in one transaction."""
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+import structlog.testing
 
 from tests.domain.stripe_objects import (
     CHARGE,
@@ -140,3 +143,18 @@ async def test_late_money_changes_nothing_and_is_named_in_history(desk: Desk) ->
     assert desk.status(payment_id) == "FAILED"
     assert desk.outcomes() == ["applied", "superseded", "ignored"]
     assert desk.history(payment_id)[-1][5].startswith("late money")
+
+
+async def test_recorder_waits_for_whoever_holds_the_payment(desk: Desk, eventually_async: Callable[..., Any]) -> None:
+    payment_id = desk.payment(capture_method="manual")
+    desk.answer(answered(intent(payment_id, "requires_capture", capture_method="manual")), payment_id)
+    waiting = "select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+    with structlog.testing.capture_logs() as logs, desk.database.connect(autocommit=False) as holder:
+        holder.execute("update payments.payments set status = 'VOIDING' where payment_id = %s", (payment_id,))
+        recording = asyncio.create_task(desk.recorder.run_once())
+        await eventually_async(lambda: desk.sql(waiting))
+        holder.commit()
+        await recording
+    assert desk.status(payment_id) == "VOIDING"
+    assert desk.history(payment_id)[0][5].startswith("it is being voided")
+    assert [entry["event"] for entry in logs] == ["signal.weighed"], "it was right at the first try"
