@@ -1,6 +1,7 @@
 """One lane of the relay: the way to one queue."""
 
 import asyncio
+import time
 from typing import Literal, assert_never
 
 import psycopg
@@ -38,6 +39,7 @@ class Lane:
         self._is_busy = False
         self._failures = 0
         self._stopped_by: str | None = None
+        self.last_passed_s = float("-inf")
 
     def ring(self) -> None:
         """There may be something to do."""
@@ -79,6 +81,7 @@ class Lane:
             if passed == 0:
                 return outcome
             outcome = "passed"
+            self.last_passed_s = time.monotonic()
             self._notifier.notify(QUEUE, self.queue)
         return outcome
 

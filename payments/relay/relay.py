@@ -22,6 +22,9 @@ CONNECTIONS_MAX = 8
 STATEMENT_TIMEOUT_MS = 300_000
 # A batch that is not done by then is rolled back, so that the process ends within a second.
 FINISH_S = 0.5
+# A lane that had something so recently is asked at once; the statements of the others would only be in its way.
+LIKELY_S = 10.0
+OTHERS_S = 0.005
 
 _QUERIES = load_queries("relay")
 log = structlog.get_logger()
@@ -75,13 +78,22 @@ class Relay:
         while True:
             if await self._bell.wait(max(0.0, next_look - time.monotonic())) is not None:
                 announced = True
-                for lane in self._lanes.values():
-                    lane.ring()
+                self._ring_all()
             if time.monotonic() >= next_look:
                 found_work = await self._look(group)
                 self._interval.note(announced=announced, found_work=found_work)
                 announced = False
                 next_look = time.monotonic() + self._interval.timeout_s
+
+    def _ring_all(self) -> None:
+        """A notification does not say for which queue there is something; the likely ones go first."""
+        likely_since = time.monotonic() - LIKELY_S
+        likely = [lane for lane in self._lanes.values() if lane.last_passed_s >= likely_since]
+        for lane in likely:
+            lane.ring()
+        for lane in self._lanes.values():
+            if lane not in likely:
+                asyncio.get_running_loop().call_later(OTHERS_S if likely else 0.0, lane.ring)
 
     async def _look(self, group: asyncio.TaskGroup) -> bool:
         """Takes in new lanes, ends those that are gone, rings those with work; whether an idle one had some."""
