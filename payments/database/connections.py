@@ -78,6 +78,8 @@ async def open_pool(
 
     async def configure(conn: Connection) -> None:
         await _act_as(conn, role, statement_timeout_ms)
+        # At every connection: the address may lead somewhere else since, by failover or restore.
+        await _check_cluster(conn)
 
     pool = AsyncConnectionPool(
         dsn,
@@ -98,21 +100,24 @@ async def open_pool(
 
 
 async def check_database(conn: Connection) -> None:
-    """Refuses a database of another schema version, or one restored into another cluster.
-
-    The outbox remembers transaction ids, which mean nothing in another cluster.
-    """
+    """Refuses a database of another schema version, or one restored into another cluster."""
     exists = await (await conn.execute(_QUERIES["look_for_schema"])).fetchone()
     if exists is None or not exists[0]:
         raise _schema_too_old("has no payments schema")
-    row = await (await conn.execute(_QUERIES["whereabouts"])).fetchone()
+    row = await (await conn.execute(_QUERIES["schema_version"])).fetchone()
     assert row is not None
-    version, is_home = int(str(row[0])), bool(row[1])
+    version = int(str(row[0]))
     if version < SCHEMA_VERSION:
         raise _schema_too_old(f"has schema version {version}, this release needs {SCHEMA_VERSION}")
     if version > SCHEMA_VERSION:
         raise schema_too_new(version)
-    if not is_home:
+    await _check_cluster(conn)
+
+
+async def _check_cluster(conn: Connection) -> None:
+    """The outbox remembers transaction ids, which mean nothing in another cluster."""
+    row = await (await conn.execute(_QUERIES["is_home"])).fetchone()
+    if row is None or not row[0]:
         raise ClusterMoved(
             "This database was made in another PostgreSQL cluster; the outbox would be dispatched wrongly here.",
             advice="Point DATABASE_URL at the cluster it was made in, or restore it physically (pg_basebackup).",

@@ -18,6 +18,7 @@ from payments.errors import DatabaseUnreachable, DatabaseUnsuitable, SchemaTooNe
 SERVER_VERSION_MIN = 150000  # PostgreSQL 15: unique constraints, MERGE and column grants as the schema uses them
 
 _QUERIES = load_queries("migrate")
+_CONNECTIONS = load_queries("connections")
 _FILE = re.compile(r"(?P<version>\d{4})_(?P<name>[a-z0-9_]+)\.sql")
 
 
@@ -120,13 +121,13 @@ def _ensure_pgmq(conn: psycopg.Connection) -> None:
 
 def _apply(conn: psycopg.Connection) -> list[str]:
     known = migrations()
-    exists = conn.execute(_QUERIES["look_for_schema"]).fetchone()
+    exists = conn.execute(_CONNECTIONS["look_for_schema"]).fetchone()
     assert exists is not None
     if not exists[0]:
         conn.execute((SQL_DIRECTORY / "schema.sql").read_bytes())
         _record(conn, known)
         return ["schema"]
-    row = conn.execute(_QUERIES["schema_version"]).fetchone()
+    row = conn.execute(_CONNECTIONS["schema_version"]).fetchone()
     assert row is not None
     current: int = row[0]
     if current > SCHEMA_VERSION:

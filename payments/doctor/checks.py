@@ -20,7 +20,6 @@ from payments.doctor.findings import (
 CONNECT_TIMEOUT_S = 5
 
 _QUERIES = load_queries("doctor")
-_MIGRATE = load_queries("migrate")
 _CONNECTIONS = load_queries("connections")
 
 
@@ -35,48 +34,48 @@ def examine(dsn: str) -> list[Finding]:
 
 
 def _examine(conn: psycopg.Connection[Any]) -> list[Finding]:
-    findings = _server(conn) + judge_roles(_all(conn, "roles"))
+    findings = _server(conn) + judge_roles(_all(conn, _QUERIES["roles"]))
     found = _schema(conn)
     findings.append(found)
     if found.level is not Level.OK:
         return findings
-    findings += judge_lanes(_all(conn, "behind")) + judge_inbox(*_one(conn, "inbox"))
+    findings += judge_lanes(_all(conn, _QUERIES["behind"])) + judge_inbox(*_one(conn, _QUERIES["inbox"]))
     findings += judge_payments(
-        _all(conn, "stuck"), _one(conn, "parked")[0], _one(conn, "dead_letters")[0], _all(conn, "imbalances")
+        _all(conn, _QUERIES["stuck"]),
+        _one(conn, _QUERIES["parked"])[0],
+        _one(conn, _QUERIES["dead_letters"])[0],
+        _all(conn, _QUERIES["imbalances"]),
     )
-    return findings + judge_oldest_transaction(_one(conn, "oldest_transaction")[0])
+    return findings + judge_oldest_transaction(_one(conn, _QUERIES["oldest_transaction"])[0])
 
 
 def _server(conn: psycopg.Connection[Any]) -> list[Finding]:
-    version, durable, synchronous_commit, standby = _one(conn, "server")
+    version, durable, synchronous_commit, standby = _one(conn, _QUERIES["server"])
     return judge_server(version, synchronous_commit, durable=durable, standby=standby)
 
 
 def _schema(conn: psycopg.Connection[Any]) -> Finding:
-    exists = conn.execute(_MIGRATE["look_for_schema"]).fetchone()
-    if exists is None or not exists[0]:
+    if not _one(conn, _CONNECTIONS["look_for_schema"])[0]:
         return Finding(Level.FAULT, "schema", "there is none", "Run `payments migrate`.")
-    row = conn.execute(_CONNECTIONS["whereabouts"]).fetchone()
-    assert row is not None
-    version, is_home = row
+    version = _one(conn, _CONNECTIONS["schema_version"])[0]
     if version < SCHEMA_VERSION:
         return Finding(
             Level.FAULT, "schema", f"version {version}, this release needs {SCHEMA_VERSION}", "Run `payments migrate`."
         )
     if version > SCHEMA_VERSION:
         return Finding(Level.FAULT, "schema", f"version {version}, later than this release's", "Use the later release.")
-    if not is_home:
+    if not _one(conn, _CONNECTIONS["is_home"])[0]:
         return Finding(
             Level.FAULT, "cluster", "the database was made in another cluster", "Point DATABASE_URL at that one."
         )
     return Finding(Level.OK, "schema", f"version {version}")
 
 
-def _one(conn: psycopg.Connection[Any], name: str) -> tuple[Any, ...]:
-    row = conn.execute(_QUERIES[name]).fetchone()
+def _one(conn: psycopg.Connection[Any], query: bytes) -> tuple[Any, ...]:
+    row = conn.execute(query).fetchone()
     assert row is not None
     return tuple(row)
 
 
-def _all(conn: psycopg.Connection[Any], name: str) -> list[tuple[Any, ...]]:
-    return conn.execute(_QUERIES[name]).fetchall()
+def _all(conn: psycopg.Connection[Any], query: bytes) -> list[tuple[Any, ...]]:
+    return conn.execute(query).fetchall()

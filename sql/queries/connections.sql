@@ -12,8 +12,10 @@ select
 -- Whether somebody has migrated this database at all.
 select to_regclass('payments.schema_migrations') is not null;
 
--- name: whereabouts
--- The schema's version, and whether this is the cluster the database was made in.
-select
-  (select coalesce(max(version), 0) from payments.schema_migrations),
-  (select system_identifier from payments.cluster) = (select system_identifier::text from pg_control_system());
+-- name: schema_version
+-- The highest migration that was applied.
+select coalesce(max(version), 0) from payments.schema_migrations;
+
+-- name: is_home
+-- Whether this is the cluster the database was made in.
+select (select system_identifier from payments.cluster) = (select system_identifier::text from pg_control_system());

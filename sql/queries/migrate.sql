@@ -41,14 +41,6 @@ do $$ begin
   end if;
 end $$;
 
--- name: look_for_schema
--- Whether the service's own schema is here.
-select to_regclass('payments.schema_migrations') is not null;
-
--- name: schema_version
--- The highest migration that was applied.
-select coalesce(max(version), 0) from payments.schema_migrations;
-
 -- name: record_migration
 -- What was applied, and when.
 insert into payments.schema_migrations (version, name) values (%(version)s, %(name)s);

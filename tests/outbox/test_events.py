@@ -35,8 +35,19 @@ from payments.outbox.events import (
 )
 from tests.development.databases import Database
 
-# The neighbours' own schemas, as the public EventCatalog example has them (MIT); PAYMENTS_CONTRACTS names newer ones.
-CONTRACTS = Path(os.environ.get("PAYMENTS_CONTRACTS", Path(__file__).parent / "contracts"))
+# The neighbours' own schemas (those of the public EventCatalog example) are not ours to ship: they are compared with where
+# they stand beside the checkout, or where PAYMENTS_CONTRACTS says.
+CONTRACTS = Path(os.environ.get("PAYMENTS_CONTRACTS") or Path(__file__).parents[3] / "shared" / "contracts")
+with_contracts = pytest.mark.skipif(
+    not CONTRACTS.is_dir(), reason="PAYMENTS_CONTRACTS names no schemas of the neighbours"
+)
+AGREED = [
+    EventType.PAYMENT_REQUESTED,
+    EventType.PAYMENT_SUCCEEDED,
+    EventType.PAYMENT_FAILED,
+    EventType.REFUND_REQUESTED,
+    EventType.REFUND_PROCESSED,
+]
 ASYNCAPI = Path(__file__).parents[2] / "docs" / "asyncapi.json"
 
 P, ORDER, C = UUID(int=1), UUID(int=2), UUID(int=3)
@@ -106,36 +117,31 @@ def test_event_is_encoded_byte_for_byte(event: Event, golden: str) -> None:
     assert decode(event.event_type, (golden[:-1] + ',"later":{"version":2}}').encode()) == event
 
 
-@pytest.mark.parametrize(("event", "golden"), GOLDEN)
-def test_event_validates_against_the_contract_and_our_own_schema(event: Event, golden: str) -> None:
+@with_contracts
+@pytest.mark.parametrize(
+    ("event", "golden"), [(event, golden) for event, golden in GOLDEN if event.event_type in AGREED]
+)
+def test_event_validates_against_its_contract(event: Event, golden: str) -> None:
+    schema = json.loads((CONTRACTS / f"{event.event_type}.schema.json").read_text())
     payload = json.loads(golden)
-    contract = CONTRACTS / f"{event.event_type}.schema.json"
-    if contract.exists():
-        schema = json.loads(contract.read_text())
-        jsonschema_rs.validator_for(schema, validate_formats=True).validate(payload)
-        assert set(schema["required"]) <= set(payload)
+    jsonschema_rs.validator_for(schema, validate_formats=True).validate(payload)
+    assert set(schema["required"]) <= set(payload)
+
+
+@pytest.mark.parametrize(("event", "golden"), GOLDEN)
+def test_event_validates_against_our_own_schema(event: Event, golden: str) -> None:
+    payload = json.loads(golden)
     ours = document()["components"]["schemas"][type(event).__name__]
     jsonschema_rs.validator_for(ours, validate_formats=True).validate(payload)
     assert set(payload) <= set(ours["properties"])
 
 
-def test_five_events_have_a_contract() -> None:
-    names = {path.name.removesuffix(".schema.json") for path in CONTRACTS.glob("*.schema.json")}
-    assert {event.event_type.value for event, _ in GOLDEN} & names == {
-        "payment-requested",
-        "payment-succeeded",
-        "payment-failed",
-        "refund-requested",
-        "refund-processed",
-    }
-
-
-def test_contracts_require_nothing_that_an_event_may_leave_out() -> None:
-    schemas = document()["components"]["schemas"]
-    for event_type, kind in EVENTS.items():
-        contract = CONTRACTS / f"{event_type}.schema.json"
-        if contract.exists():
-            assert set(json.loads(contract.read_text())["required"]) <= set(schemas[kind.__name__]["required"])
+@with_contracts
+@pytest.mark.parametrize("event_type", AGREED)
+def test_contract_requires_nothing_that_an_event_may_leave_out(event_type: EventType) -> None:
+    ours = document()["components"]["schemas"][EVENTS[event_type].__name__]
+    contract = json.loads((CONTRACTS / f"{event_type}.schema.json").read_text())
+    assert set(contract["required"]) <= set(ours["required"])
 
 
 @pytest.mark.parametrize("amount", [True, 1.0, "1", -1, None])

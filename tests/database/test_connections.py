@@ -1,0 +1,100 @@
+"""Where a process may connect, as whom, and what it refuses."""
+
+import psycopg
+import pytest
+from psycopg_pool import PoolTimeout
+
+from payments.database.connections import open_pool, transaction
+from payments.errors import ClusterMoved, DatabaseUnreachable, DatabaseUnsuitable, SchemaTooNew, SchemaTooOld
+from tests.database.rows import insert_payment
+from tests.development.databases import Database
+
+pytestmark = [pytest.mark.anyio, pytest.mark.every_postgres]
+API = "payments_api"
+
+
+async def who_am_i(dsn: str, role: str) -> str:
+    async with open_pool(dsn, role, 2) as pool, transaction(pool) as conn:
+        row = await (await conn.execute("select current_user::text")).fetchone()
+        assert row is not None
+        return str(row[0])
+
+
+async def test_a_login_of_its_own_is_used_as_it_is(database: Database) -> None:
+    assert await who_am_i(database.dsn(API), API) == API
+
+
+async def test_a_common_login_becomes_the_role_of_the_process(database: Database) -> None:
+    assert await who_am_i(database.admin_dsn(), API) == API
+
+
+async def test_a_login_that_may_not_act_as_the_role_is_refused(database: Database) -> None:
+    with pytest.raises(DatabaseUnsuitable, match="may not act as payments_api"):
+        await who_am_i(database.dsn("payments_readonly"), API)
+
+
+async def test_no_server_is_named_so() -> None:
+    with pytest.raises(DatabaseUnreachable):
+        await who_am_i("postgresql://nobody@127.0.0.1:1/nothing", API)
+
+
+async def test_a_database_without_schema_wants_migrate(empty_database: Database) -> None:
+    with pytest.raises(SchemaTooOld) as refused:
+        await who_am_i(empty_database.dsn(API), API)
+    assert "payments migrate" in refused.value.advice
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ("delete from payments.schema_migrations", SchemaTooOld),
+        ("insert into payments.schema_migrations values (9999, 'from the future')", SchemaTooNew),
+        ("update payments.cluster set system_identifier = '1'", ClusterMoved),
+        ("delete from payments.cluster", ClusterMoved),
+    ],
+)
+async def test_a_database_that_is_not_ours_to_write_is_refused(
+    database: Database, change: str, error: type[Exception]
+) -> None:
+    with database.connect() as admin:
+        admin.execute(change)
+    with pytest.raises(error):
+        await who_am_i(database.dsn(API), API)
+
+
+async def test_the_cluster_is_checked_again_at_every_new_connection(database: Database) -> None:
+    async with open_pool(database.dsn(API), API, 2) as pool:
+        with database.connect() as admin:
+            admin.execute("update payments.cluster set system_identifier = '1'")
+            admin.execute("select pg_terminate_backend(pid) from pg_stat_activity where usename = %s", (API,))
+        with pytest.raises(PoolTimeout):
+            async with pool.connection(timeout=1.0):
+                pass
+
+
+async def test_a_transaction_is_whole_or_nothing(database: Database) -> None:
+    with database.connect() as admin:
+        payment_id = insert_payment(admin)
+    add = """insert into payments.payment_history (payment_id, signal, source, to_status, decision, why)
+        values (%s, 'x', 'api', 'REQUESTED', 'ignored', 'x')"""
+    async with open_pool(database.dsn(API), API, 2) as pool:
+
+        async def break_off() -> None:
+            async with transaction(pool) as conn:
+                await conn.execute(add, (payment_id,))
+                await conn.execute("select 1 / 0")
+
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            await break_off()
+        async with transaction(pool) as conn:
+            await conn.execute(add, (payment_id,))
+    with database.connect() as admin:
+        assert admin.execute("select count(*) from payments.payment_history").fetchone() == (1,)
+
+
+async def test_no_default_of_server_or_role_changes_the_isolation(database: Database) -> None:
+    with database.connect() as admin:
+        admin.execute(f"alter database {database.name} set default_transaction_isolation = 'repeatable read'")
+    async with open_pool(database.dsn(API), API, 2) as pool, transaction(pool) as conn:
+        row = await (await conn.execute("show transaction_isolation")).fetchone()
+    assert row == ("read committed",)
