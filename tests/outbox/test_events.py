@@ -35,8 +35,8 @@ from payments.outbox.events import (
 )
 from tests.development.databases import Database
 
-# The neighbours' own schemas (those of the public EventCatalog example) are not ours to ship: they are compared with where
-# they stand beside the checkout, or where PAYMENTS_CONTRACTS says.
+# The neighbours' own schemas (of the public EventCatalog example) are not ours to ship: they are compared with where they
+# stand beside the checkout, or where PAYMENTS_CONTRACTS says.
 CONTRACTS = Path(os.environ.get("PAYMENTS_CONTRACTS") or Path(__file__).parents[3] / "shared" / "contracts")
 with_contracts = pytest.mark.skipif(
     not CONTRACTS.is_dir(), reason="PAYMENTS_CONTRACTS names no schemas of the neighbours"
