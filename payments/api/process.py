@@ -30,10 +30,15 @@ async def run_api(settings: Settings, listener: socket.socket, stop: asyncio.Eve
     """Serves on `listener` until `stop`. Raises what `open_pool` raises."""
     async with open_services(settings) as services:
         serving = asyncio.create_task(serve(build_app(services), listener, stop, settings.shutdown_grace_s))
+        stopping = asyncio.create_task(stop.wait())
         host, port = listener.getsockname()[:2]
         log.info("api.listening", host=host, port=port)
-        await asyncio.wait({serving, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
+        assert services.waiters.task is not None
+        await asyncio.wait({serving, stopping, services.waiters.task}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
         services.waiters.release_all()
+        if services.waiters.task.done():  # nobody would be woken any more: better to end and be started again
+            services.waiters.task.result()
         await serving
 
 

@@ -32,11 +32,11 @@ class Waiters:
         self._waiting: dict[UUID, set[asyncio.Future[PaymentView | None]]] = {}
         self._count = 0
         self.is_closed = False
-        self._task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[None] | None = None  # ends only by a fault of ours
 
     async def __aenter__(self) -> Self:
         """Begins to look."""
-        self._task = asyncio.create_task(self._run(), name="waiters")
+        self.task = asyncio.create_task(self._run(), name="waiters")
         return self
 
     async def __aexit__(
@@ -44,9 +44,9 @@ class Waiters:
     ) -> None:
         """Answers whoever still waits, and ends."""
         self.release_all()
-        assert self._task is not None
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        assert self.task is not None
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
 
     @property
     def count(self) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import jsonschema_rs
 import msgspec
+import psycopg
 import pytest
 
 from payments.api.schemas import Payment
@@ -111,6 +112,15 @@ def test_same_key_and_body_gets_the_same_bytes_even_when_the_payment_moved_on(
     assert again.headers["idempotency-replayed"] == "true"
     assert "idempotency-replayed" not in first.headers
     assert count_rows(api.database) == before
+
+
+def test_the_relay_is_told_of_a_new_payment_after_its_commit(shop: httpx.Client, api: ApiProcess) -> None:
+    with psycopg.connect(api.database.admin_dsn(), autocommit=True) as listener:
+        listener.execute("listen payments_outbox")
+        payment_id = authorize(shop, wish()).json()["paymentId"]
+        assert next(iter(listener.notifies(timeout=10, stop_after=1))).channel == "payments_outbox"
+        events = listener.execute("select from payments.outbox where aggregate_id = %s", (payment_id,)).fetchall()
+    assert len(events) == 1
 
 
 def test_defaults_spelled_out_are_the_same_request(shop: httpx.Client) -> None:
