@@ -130,7 +130,6 @@ def test_a_database_of_another_release_is_not_ready(database: Database, tmp_path
         assert "9999" in answer.json()["detail"]
 
 
-@pytest.mark.every_postgres
 def test_metrics_show_requests_and_the_state_of_the_work(api: ApiProcess, shop: httpx.Client) -> None:
     shop.post("/payments/authorize", json=wish())
     shop.get(f"/payments/{uuid.uuid4()}")

@@ -69,7 +69,6 @@ def test_get_answers_304_to_whoever_knows_the_version(shop: httpx.Client, known:
     assert bool(answer.content) == (status == 200)
 
 
-@pytest.mark.every_postgres
 def test_history_tells_why_a_payment_is_where_it_is(shop: httpx.Client, api: ApiProcess) -> None:
     payment_id = make(shop)
     with api.database.connect("payments_worker") as conn:
