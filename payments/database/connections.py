@@ -5,9 +5,11 @@ The pool's connections are in autocommit; `transaction` is the one place that be
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection, IsolationLevel
+from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from payments.database.migrate import SCHEMA_VERSION, schema_too_new, unreachable
@@ -15,12 +17,18 @@ from payments.database.queries import load_queries
 from payments.errors import ClusterMoved, DatabaseUnsuitable, OperatingError, SchemaTooOld
 
 CONNECT_TIMEOUT_S = 5
+# A host that vanished answers nothing, not even that it is gone: the kernel would wait a quarter of an hour for its
+# word, and two hours on a statement under way. So it is noticed within 20 seconds, unless the address says otherwise.
+PATIENCE = {"keepalives_idle": "5", "keepalives_interval": "5", "keepalives_count": "3", "tcp_user_timeout": "20000"}
 # Nothing the processes do takes longer, waits for locks included; a statement that does is stuck.
 STATEMENT_TIMEOUT_MS = 30_000
 # A transaction of ours never waits for the network or for Stripe: one that idles belongs to a stopped process.
 IDLE_IN_TRANSACTION_TIMEOUT_MS = 15_000
 # How long a caller waits for a free connection before it is told that the database is overloaded or gone.
 POOL_WAIT_S = 5.0
+# The pool doubles the pauses between its attempts to connect, up to this time; then whoever next asks for a connection
+# makes it try afresh. Longer, and an outage of an hour would cost an hour more.
+RECONNECT_S = 2.0
 
 _QUERIES = load_queries("connections")
 
@@ -33,13 +41,18 @@ async def connect(dsn: str, role: str) -> Connection:
 
     Raises psycopg.OperationalError when no server answers, DatabaseUnsuitable when the login may not act as `role`.
     """
-    conn = await AsyncConnection.connect(dsn, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S)
+    conn = await AsyncConnection.connect(dsn, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S, **_patience(dsn))
     try:
         await _act_as(conn, role)
     except BaseException:
         await conn.close()
         raise
     return conn
+
+
+def _patience(dsn: str) -> dict[str, Any]:
+    said = conninfo_to_dict(dsn)
+    return {option: value for option, value in PATIENCE.items() if option not in said}
 
 
 async def _act_as(conn: Connection, role: str, statement_timeout_ms: int = STATEMENT_TIMEOUT_MS) -> None:
@@ -84,14 +97,13 @@ async def open_pool(
     pool = AsyncConnectionPool(
         dsn,
         connection_class=AsyncConnection,
-        kwargs={"autocommit": True, "connect_timeout": CONNECT_TIMEOUT_S},
+        kwargs={"autocommit": True, "connect_timeout": CONNECT_TIMEOUT_S, **_patience(dsn)},
         configure=configure,
         check=AsyncConnectionPool.check_connection,
         min_size=min(2, connections_max),
         max_size=connections_max,
         timeout=POOL_WAIT_S,
-        # Try again for ever: a database that is away for an hour must not stop the process.
-        reconnect_timeout=float("inf"),
+        reconnect_timeout=RECONNECT_S,
         open=False,
         name=role,
     )
@@ -138,5 +150,11 @@ async def transaction(pool: Pool) -> AsyncIterator[Connection]:
         yield conn
 
 
-# What an operation on the pool raises while the database is away: expected, to be waited out.
-DATABASE_AWAY = (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout)
+# What an operation on the pool raises while the database is away: expected, to be waited out. One that only reads is in
+# recovery, or was demoted: it is about to write again, or the address to lead elsewhere.
+DATABASE_AWAY = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    PoolTimeout,
+    psycopg.errors.ReadOnlySqlTransaction,
+)

@@ -1,15 +1,21 @@
-"""Where a process may connect, as whom, and what it refuses."""
+"""Where a process may connect, as whom, what it refuses, and how it outlives a server that is away."""
+
+import asyncio
+import socket
+import sys
+import time
 
 import psycopg
 import pytest
 from psycopg_pool import PoolTimeout
 
-from payments.database.connections import open_pool, transaction
+from payments.database.connections import DATABASE_AWAY, Pool, connect, open_pool, transaction
 from payments.errors import ClusterMoved, DatabaseUnreachable, DatabaseUnsuitable, SchemaTooNew, SchemaTooOld
 from tests.database.rows import insert_payment
 from tests.development.databases import Database
 
 pytestmark = [pytest.mark.anyio, pytest.mark.every_postgres]
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere these socket options have other names")
 API = "payments_api"
 
 
@@ -98,3 +104,62 @@ async def test_no_default_of_server_or_role_changes_the_isolation(database: Data
     async with open_pool(database.dsn(API), API, 2) as pool, transaction(pool) as conn:
         row = await (await conn.execute("show transaction_isolation")).fetchone()
     assert row == ("read committed",)
+
+
+async def reaches(pool: Pool) -> bool:
+    try:
+        async with pool.connection(timeout=0.3) as conn:
+            await conn.execute("select 1")
+    except DATABASE_AWAY:
+        return False
+    return True
+
+
+async def test_pool_is_back_soon_after_an_outage_however_long_that_was(database: Database) -> None:
+    """Pauses between attempts that grow with the outage would double every outage."""
+    outage_s, soon_s = 3.5, 2.2  # pauses of 1, 2 and 4 seconds would end at 7
+    async with open_pool(database.dsn(API), API, 2) as pool:
+        assert await reaches(pool)
+        with database.connect(dbname="postgres") as admin:
+            admin.execute(f"alter database {database.name} allow_connections false")
+            admin.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", (database.name,))
+            ends_at = time.monotonic() + outage_s
+            while time.monotonic() < ends_at:
+                assert not await reaches(pool)
+            admin.execute(f"alter database {database.name} allow_connections true")
+        back_at = time.monotonic()
+        while not await reaches(pool):
+            assert time.monotonic() < back_at + soon_s
+            await asyncio.sleep(0.05)
+
+
+@on_linux
+async def test_host_that_vanished_is_noticed_within_seconds(database: Database) -> None:
+    """Without these options the kernel waits a quarter of an hour for what was sent, two hours for an answer."""
+    dsn = database.dsn(API)
+    async with open_pool(dsn, API, 2) as pool, pool.connection() as pooled, await connect(dsn, API) as single:
+        for conn in (pooled, single):
+            with socket.socket(fileno=socket.dup(conn.fileno())) as peer:
+                assert peer.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+                assert peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 10
+                assert peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) <= 5
+                assert peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT) <= 3
+                assert 0 < peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) <= 20_000
+
+
+@on_linux
+async def test_address_may_say_itself_how_patient_to_be(database: Database) -> None:
+    async with await connect(f"{database.dsn(API)}?keepalives_idle=77", API) as conn:
+        with socket.socket(fileno=socket.dup(conn.fileno())) as peer:
+            assert peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 77
+
+
+async def test_server_that_only_reads_is_away(database: Database) -> None:
+    """As one in recovery or one that was demoted: it comes back, or the address leads elsewhere."""
+    async with open_pool(database.dsn(API), API, 2) as pool:
+        with database.connect() as admin:
+            admin.execute(f"alter database {database.name} set default_transaction_read_only = on")
+            admin.execute("select pg_terminate_backend(pid) from pg_stat_activity where usename = %s", (API,))
+        with pytest.raises(DATABASE_AWAY):
+            async with transaction(pool) as conn:
+                await conn.execute("delete from payments.idempotency_keys where false")
