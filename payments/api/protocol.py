@@ -1,6 +1,7 @@
 """uvicorn's HTTP protocol with bounds that it leaves to a proxy: how large a request's head may be, and how slow."""
 
 import asyncio
+import re
 from typing import Any, cast
 
 import msgspec
@@ -11,6 +12,12 @@ from payments.domain.identifiers import new_id
 
 HEAD_BYTES_MAX = 32_768  # several times what clients and proxies send, traces and cookies included
 HEAD_TIMEOUT_S = 10.0  # from the first byte of a head, or from connecting, to its last
+# One packet may hold far more than a head may: it is looked at in pieces.
+PIECE_BYTES = 8_192
+
+# Java's client asks for h2c on its first request. To ignore that is right (RFC 9110, 7.8), but httptools would take the
+# request's body for the other protocol's.
+_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -31,9 +38,20 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Counts what belongs to heads; what lies in the same packet as a body's end counts as body."""
+        """Counts what belongs to heads; what lies in the same piece as a body's end counts as body."""
+        for start in range(0, len(data), PIECE_BYTES):
+            self._take(data[start : start + PIECE_BYTES])
+            if self.transport.is_closing():
+                return
+
+    def _take(self, data: bytes) -> None:
         if not self._is_in_body:
             self._head_bytes += len(data)
+            self._start_head_timer()
+            if _UPGRADE.search(data):
+                head, end, rest = data.partition(b"\r\n\r\n")
+                data = _UPGRADE.sub(b"\r\nx-upgrade:", head) + end + rest
+        elif self._is_idle:  # answered already: the rest of the body goes nowhere, and must not go there for ever
             self._start_head_timer()
         super().data_received(data)
         if not self._is_in_body and self._head_bytes > HEAD_BYTES_MAX and not self.transport.is_closing():
@@ -41,6 +59,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is there: what follows is a body or the next head."""
+        if self.parser.get_http_version() == "1.1" and sum(name == b"host" for name, _ in self.headers) != 1:
+            raise ValueError("RFC 9112, 3.2: one Host")  # becomes send_400_response
         self._stop_head_timer()
         self._is_in_body, self._head_bytes = True, 0
         super().on_headers_complete()
@@ -49,6 +69,12 @@ class BoundedProtocol(HttpToolsProtocol):
         """The request is there in full."""
         self._is_in_body = False
         super().on_message_complete()
+        if self._is_idle:  # answered before its body came, which has ended uvicorn's wait for the next request
+            self._stop_head_timer()
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words, not ours
         """Answers what is no HTTP."""
@@ -64,10 +90,14 @@ class BoundedProtocol(HttpToolsProtocol):
             self._head_timer = None
 
     def _on_slow_head(self) -> None:
-        cycle = cast("RequestResponseCycle | None", self.cycle)
-        is_idle = cycle is None or cycle.response_complete
-        if is_idle and not self.transport.is_closing():
+        if self._is_idle and not self.transport.is_closing():
             self.transport.close()
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether nothing is being answered."""
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        return cycle is None or cycle.response_complete
 
     def _refuse(self, refusal: Refusal) -> None:
         body = msgspec.json.encode(refusal.problem)

@@ -52,7 +52,7 @@ def raw(**changes: Any) -> str:
     """A body in which a value may be any JSON text: {'amount': Json('1.0')}."""
     parts = [
         f"{json.dumps(name)}: {value if isinstance(value, Json) else json.dumps(value)}"
-        for name, value in wish(**changes).items()
+        for name, value in wish(**{"cartId": CART, **changes}).items()
     ]
     return "{" + ", ".join(parts) + "}"
 
@@ -390,7 +390,7 @@ def test_an_unknown_path_is_404(shop: httpx.Client, path: str) -> None:
     problem(shop.get(path), 404, "not_found")
 
 
-@pytest.mark.parametrize("payment_id", [str(uuid.uuid4()), "x", CART + "0", "%00", "a" * 3_000, CART.replace("-", "")])
+@pytest.mark.parametrize("payment_id", [CART, "x", CART + "0", "%00", "a" * 3_000, CART.replace("-", "")])
 def test_an_unknown_payment_is_404(shop: httpx.Client, payment_id: str) -> None:
     problem(shop.get(f"/payments/{payment_id}"), 404, "payment_not_found")
     problem(shop.get(f"/payments/{payment_id}/history"), 404, "payment_not_found")
@@ -419,6 +419,8 @@ def test_another_method_is_405_with_allow(shop: httpx.Client, method: str, path:
         b"GET / HTTP/9.9\r\n\r\n",
         b"GET /\x00 HTTP/1.1\r\n\r\n",
         b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
+        b"GET /health/live HTTP/1.1\r\n\r\n",
+        b"GET /health/live HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
         b"\x16\x03\x01\x02\x00",
     ],
 )
@@ -435,6 +437,18 @@ def test_a_head_without_end_is_431(api: ApiProcess) -> None:
     with socket.create_connection(("127.0.0.1", api.port), timeout=10) as sock:
         sock.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\nX-Long: " + b"a" * 40_000)
         assert sock.recv(65_536).startswith(b"HTTP/1.1 431 ")
+
+
+def test_a_long_head_that_comes_at_once_is_431(api: ApiProcess) -> None:
+    with socket.create_connection(("127.0.0.1", api.port), timeout=10) as sock:
+        sock.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\nX-Long: " + b"a" * 60_000 + b"\r\n\r\n")
+        assert sock.recv(65_536).startswith(b"HTTP/1.1 431 ")
+
+
+def test_a_request_that_asks_for_another_protocol_keeps_its_body(shop: httpx.Client) -> None:
+    headers = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMAAABkAAQAAP__"}
+    answer = post(shop, '{"cartId": "nonsense"}', **headers)
+    assert "/cartId" in {error["pointer"] for error in problem(answer, 400, "invalid_request")["errors"]}
 
 
 def test_many_requests_on_one_connection_are_no_long_head(api: ApiProcess) -> None:

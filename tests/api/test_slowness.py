@@ -16,7 +16,7 @@ import pytest
 from litestar.types import Receive, Scope, Send
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from payments.api import bodies, protocol
+from payments.api import bodies, protocol, server
 from payments.api.bodies import Disconnected, read_body
 from payments.api.problems import Refusal
 from payments.api.server import listen, serve
@@ -190,10 +190,10 @@ async def serving() -> AsyncIterator[int]:
 
     stop = asyncio.Event()
     with listen("127.0.0.1", 0) as listener:
-        server = asyncio.create_task(serve(cast("Any", app), listener, stop, 1))
+        running = asyncio.create_task(serve(cast("Any", app), listener, stop, 1))
         yield listener.getsockname()[1]
         stop.set()
-        await server
+        await running
 
 
 @pytest.mark.anyio
@@ -217,5 +217,37 @@ async def test_a_connection_that_is_used_again_outlives_the_time_of_one_head(mon
             writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)).startswith(b"HTTP/1.1 204")
             await asyncio.sleep(0.15)
+        writer.close()
+        await writer.wait_closed()
+
+
+LATE_BODY = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n"
+
+
+@pytest.mark.anyio
+async def test_a_body_that_trickles_in_after_the_answer_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", 0.1)
+    async with serving() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(LATE_BODY)
+        assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)).startswith(b"HTTP/1.1 204")
+        writer.write(b"a")
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        writer.close()
+        await writer.wait_closed()
+
+
+@pytest.mark.anyio
+async def test_a_connection_whose_body_came_after_the_answer_serves_on_and_ends_when_idle(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server, "KEEP_ALIVE_S", 0.3)
+    async with serving() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(2):
+            writer.write(LATE_BODY)
+            assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)).startswith(b"HTTP/1.1 204")
+            writer.write(b"late")
+        assert await asyncio.wait_for(reader.read(), 5) == b""
         writer.close()
         await writer.wait_closed()
