@@ -4,10 +4,11 @@ import asyncio
 from types import TracebackType
 from typing import Self
 
+import psycopg
 import structlog
 from psycopg import sql
 
-from payments.database.connections import DATABASE_AWAY, Connection, connect
+from payments.database.connections import Connection, connect
 from payments.database.queries import load_queries
 from payments.errors import OperatingError
 from payments.wakeup.payloads import ANYTHING, gather, unpack
@@ -60,6 +61,8 @@ class Listener:
         self._bells: dict[str, list[Wakeup]] = {}
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._retry_s = RETRY_S_MIN
+        self._is_away = False
 
     async def __aenter__(self) -> Self:
         """Begins to listen; does not wait for the database."""
@@ -82,22 +85,22 @@ class Listener:
         return bell
 
     async def _run(self) -> None:
-        retry_s = RETRY_S_MIN
-        is_away = False
         while True:
             try:
                 async with await connect(self._dsn, self._role) as conn:
-                    if is_away:
-                        log.info("listener.reconnected")
-                    retry_s, is_away = RETRY_S_MIN, False
                     self._changed.set()
                     await self._listen_for_ever(conn)
-            except (*DATABASE_AWAY, OperatingError, TimeoutError) as error:
-                if not is_away:
+            except (psycopg.Error, OperatingError, TimeoutError) as error:  # what a standby refuses, it will do one day
+                if not self._is_away:
                     log.warning("listener.disconnected", error=str(error).strip())
-                is_away = True
-            await asyncio.sleep(retry_s)
-            retry_s = min(2 * retry_s, RETRY_S_MAX)
+                self._is_away = True
+            await asyncio.sleep(self._retry_s)
+            self._retry_s = min(2 * self._retry_s, RETRY_S_MAX)
+
+    def _note_success(self) -> None:
+        if self._is_away:
+            log.info("listener.reconnected")
+        self._retry_s, self._is_away = RETRY_S_MIN, False
 
     async def _listen_for_ever(self, conn: Connection) -> None:
         listening: set[str] = set()
@@ -109,6 +112,7 @@ class Listener:
                 for channel in self._bells.keys() - listening:
                     await conn.execute(sql.SQL("listen {}").format(sql.Identifier(channel)))
                     listening.add(channel)
+            self._note_success()
             if has_changed:  # before this moment, something may have been missed
                 for bells in self._bells.values():
                     for bell in bells:

@@ -7,9 +7,10 @@ import asyncio
 from types import TracebackType
 from typing import Self
 
+import psycopg
 import structlog
 
-from payments.database.connections import DATABASE_AWAY, Connection, connect
+from payments.database.connections import Connection, connect
 from payments.database.queries import load_queries
 from payments.errors import OperatingError
 from payments.wakeup.payloads import ANYTHING, SEPARATOR, gather, pack
@@ -42,6 +43,8 @@ class Notifier:
         self._has_pending = asyncio.Event()
         self._closing = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._retry_s = RETRY_S_MIN
+        self._is_away = False
 
     async def __aenter__(self) -> Self:
         """Begins to send; does not wait for the database."""
@@ -67,22 +70,22 @@ class Notifier:
         self._has_pending.set()
 
     async def _run(self) -> None:
-        retry_s = RETRY_S_MIN
-        is_away = False
         while not self._closing.is_set():
             try:
                 async with await connect(self._dsn, self._role) as conn:
-                    if is_away:
-                        log.info("notifier.reconnected")
-                    retry_s, is_away = RETRY_S_MIN, False
                     await self._send_for_ever(conn)
                     return
-            except (*DATABASE_AWAY, OperatingError, TimeoutError) as error:
-                if not is_away:
+            except (psycopg.Error, OperatingError, TimeoutError) as error:  # what a standby refuses, it will do one day
+                if not self._is_away:
                     log.warning("notifier.disconnected", error=str(error).strip())
-                is_away = True
-            await _sleep(self._closing, retry_s)
-            retry_s = min(2 * retry_s, RETRY_S_MAX)
+                self._is_away = True
+            await _sleep(self._closing, self._retry_s)
+            self._retry_s = min(2 * self._retry_s, RETRY_S_MAX)
+
+    def _note_success(self) -> None:
+        if self._is_away:
+            log.info("notifier.reconnected")
+        self._retry_s, self._is_away = RETRY_S_MIN, False
 
     async def _send_for_ever(self, conn: Connection) -> None:
         while True:
@@ -93,6 +96,7 @@ class Notifier:
                 if pending:
                     async with asyncio.timeout(SEND_TIMEOUT_S):
                         await _send(conn, pending)
+                    self._note_success()
             except BaseException:
                 for channel in pending:  # perhaps sent, perhaps not
                     self.notify(channel)

@@ -1,8 +1,10 @@
 import asyncio
 from uuid import uuid4
 
+import psycopg
 import pytest
 
+from payments.database.connections import Connection, connect
 from payments.wakeup import OUTBOX, QUEUE, Listener, Notifier, PollInterval
 from payments.wakeup.payloads import ANYTHING, BYTES_MAX, GATHERED_MAX, gather, pack, unpack
 from tests.development.databases import Database
@@ -63,6 +65,31 @@ async def test_listener_and_notifier_survive_a_terminated_connection(database: D
         got: set[str] = set()
         while not got & {"after", ANYTHING}:
             got |= await bell.wait(LONG_S) or set()
+
+
+async def test_listener_and_notifier_survive_whatever_the_server_refuses(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A missing grant is mended one day, a standby is promoted: both must then work again, not only after a restart."""
+    dsn = database.dsn(RELAY)
+    refusals = iter([psycopg.errors.InsufficientPrivilege("no"), psycopg.errors.ReadOnlySqlTransaction("in recovery")])
+
+    async def refuse_first(*where: str) -> Connection:
+        for error in refusals:
+            raise error
+        return await connect(*where)
+
+    monkeypatch.setattr("payments.wakeup.listener.connect", refuse_first)
+    with database.connect() as admin:
+        admin.execute("revoke execute on function pg_notify from public")
+    async with Listener(dsn, RELAY) as listener, Notifier(dsn, RELAY) as notifier:
+        bell = listener.subscribe(QUEUE)
+        assert await bell.wait(LONG_S) == {ANYTHING}
+        notifier.notify(QUEUE, "refused at first")
+        assert await bell.wait(0.5) is None
+        with database.connect() as admin:
+            admin.execute("grant execute on function pg_notify to public")
+        assert await bell.wait(LONG_S) in ({ANYTHING}, {"refused at first"})
 
 
 async def test_notify_without_a_database_neither_blocks_nor_raises(database: Database) -> None:
