@@ -35,7 +35,7 @@ from payments.outbox.events import (
 )
 from tests.development.databases import Database
 
-# The neighbours' own schemas (of the public EventCatalog example) are not ours to ship: they are compared with where they
+# The neighbours' own schemas (of the public EventCatalog example) are not ours to ship: compared with where they
 # stand beside the checkout, or where PAYMENTS_CONTRACTS says.
 CONTRACTS = Path(os.environ.get("PAYMENTS_CONTRACTS") or Path(__file__).parents[3] / "shared" / "contracts")
 with_contracts = pytest.mark.skipif(
