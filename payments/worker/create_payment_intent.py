@@ -11,6 +11,10 @@ from payments.stripe_gateway.outcomes import Outcome
 from payments.worker.operation import Command, Operation, Parameters, Payment
 
 
+# Enough to find the payment again from Stripe alone : `docs/http-api.md`.
+OURS = frozenset({"paymentId", "cartId", "orderId", "customerId"})
+
+
 class _Message(msgspec.Struct, frozen=True, rename="camel"):
     """All that is needed of a `payment-requested`: the payment's row says the rest, and says it truly."""
 
@@ -41,7 +45,7 @@ def build_parameters(payment: Payment) -> dict[str, Any]:
         "currency": payment.currency.lower(),
         "capture_method": payment.capture_method,
         "automatic_payment_methods": {"enabled": True, "allow_redirects": "never"},
-        "metadata": {**payment.metadata, **ours},
+        "metadata": {**_forwarded(payment.metadata), **ours},
         "expand": EXPAND_CHARGE,
     }
     if payment.payment_method is not None:
@@ -50,6 +54,15 @@ def build_parameters(payment: Payment) -> dict[str, Any]:
         # 3-D Secure is then finished by Stripe's own form in the browser, from the client secret alone.
         parameters["use_stripe_sdk"] = True
     return parameters
+
+
+def _forwarded(metadata: dict[str, str]) -> dict[str, str]:
+    """What of the caller's metadata Stripe gets to see; all of it stays on the payment.
+
+    Stripe refuses keys with square brackets (https://docs.stripe.com/metadata), and the payment must not fail for them. Our
+    own names tell whose PaymentIntent it is, so nobody else may use them.
+    """
+    return {key: value for key, value in metadata.items() if key not in OURS and "[" not in key and "]" not in key}
 
 
 async def call(gateway: StripeGateway, parameters: Parameters, idempotency_key: str) -> Outcome:
