@@ -10,7 +10,6 @@ from payments.stripe_gateway.gateway import EXPAND_CHARGE, StripeGateway
 from payments.stripe_gateway.outcomes import Outcome
 from payments.worker.operation import Command, Operation, Parameters, Payment
 
-
 # Enough to find the payment again from Stripe alone : `docs/http-api.md`.
 OURS = frozenset({"paymentId", "cartId", "orderId", "customerId"})
 
@@ -59,8 +58,8 @@ def build_parameters(payment: Payment) -> dict[str, Any]:
 def _forwarded(metadata: dict[str, str]) -> dict[str, str]:
     """What of the caller's metadata Stripe gets to see; all of it stays on the payment.
 
-    Stripe refuses keys with square brackets (https://docs.stripe.com/metadata), and the payment must not fail for them. Our
-    own names tell whose PaymentIntent it is, so nobody else may use them.
+    Stripe refuses keys with square brackets (https://docs.stripe.com/metadata), and the payment must not fail for them.
+    Our own names tell whose PaymentIntent it is, so nobody else may use them.
     """
     return {key: value for key, value in metadata.items() if key not in OURS and "[" not in key and "]" not in key}
 
