@@ -27,12 +27,16 @@ class KnownCall(msgspec.Struct, frozen=True):
 
 
 class StartedAttempt(msgspec.Struct, frozen=True):
-    """An attempt that is committed before it is made: what to send, under which key, and the number of the attempt."""
+    """An attempt that is committed before it is made: what to send, under which key.
+
+    `attempt` is its number, which another may get again when it did nothing; `begun_at` is its own for ever.
+    """
 
     operation: str
     payment_id: UUID
     call_id: int
     attempt: int
+    begun_at: datetime
     idempotency_key: str
     parameters: dict[str, Any]
 
@@ -77,12 +81,13 @@ async def begin_attempt(conn: Connection, operation: Operation, command: Command
     """Counts an attempt; the call may be made once this is committed for sure."""
     row = await (await conn.execute(_QUERIES["begin_attempt"], {"call_id": call_id})).fetchone()
     assert row is not None
-    attempt, key, parameters = row
+    attempt, key, parameters, begun_at = row
     return StartedAttempt(
         operation=operation.name,
         payment_id=command.payment_id,
         call_id=call_id,
         attempt=cast("int", attempt),
+        begun_at=cast("datetime", begun_at),
         idempotency_key=str(key),
         parameters=msgspec.json.decode(str(parameters)),
     )
@@ -124,10 +129,10 @@ async def _put_into_inbox(conn: Connection, started: StartedAttempt, request_id:
 
 
 async def record_doubt(conn: Connection, started: StartedAttempt, outcome: Outcome, retry: Retry) -> None:
-    """Notes that nothing is known yet, and whether the attempt counts."""
+    """Notes that nothing is known yet, and whether the attempt counts; may be repeated when its commit was in doubt."""
     values = {
         "call_id": started.call_id,
-        "attempt": started.attempt,
+        "begun_at": started.begun_at,
         "burns": retry.burns,
         "attempts_min": retry.attempts_min,
         "error": retry.why,

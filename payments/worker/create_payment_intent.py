@@ -10,7 +10,7 @@ from payments.stripe_gateway.gateway import EXPAND_CHARGE, StripeGateway
 from payments.stripe_gateway.outcomes import Outcome
 from payments.worker.operation import Command, Operation, Parameters, Payment
 
-# Enough to find the payment again from Stripe alone : `docs/http-api.md`.
+# Enough to find the payment again from Stripe alone.
 OURS = frozenset({"paymentId", "cartId", "orderId", "customerId"})
 
 
