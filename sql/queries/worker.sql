@@ -31,7 +31,7 @@ set
   attempts = attempts + 1, state = 'in_flight', last_attempt_at = clock_timestamp(),
   first_attempt_at = coalesce(first_attempt_at, clock_timestamp())
 where call_id = %(call_id)s
-returning attempts, idempotency_key, parameters::text;
+returning attempts, idempotency_key, parameters::text, last_attempt_at;
 
 -- name: record_answer
 -- Stripe's word, also when it comes late, from a worker that has lost its lease meanwhile.
@@ -42,21 +42,27 @@ set
 where call_id = %(call_id)s and state <> 'answered';
 
 -- name: record_doubt
--- No word. An attempt that did nothing for sure is not counted; the state is left alone when a later attempt is under way.
-update payments.stripe_requests
+-- No word. An attempt that did nothing for sure is not counted, once, and only while no later attempt is under way: the
+-- commit of this very statement may have been in doubt, and an attempt uncounted twice would make another's forgotten.
+update payments.stripe_requests c
 set
-  attempts = case when %(burns)s then attempts else greatest(attempts - 1, %(attempts_min)s::int) end,
-  first_attempt_at = case
-    when %(burns)s or greatest(attempts - 1, %(attempts_min)s::int) > 0 then first_attempt_at
-  end,
-  state = case
-    when state <> 'in_flight' or attempts > %(attempt)s::int then state
-    when %(burns)s or greatest(attempts - 1, %(attempts_min)s::int) > 0 then 'in_doubt'
-    else 'intended'
-  end,
-  http_status = %(http_status)s::smallint, stripe_request_id = coalesce(%(request_id)s, stripe_request_id),
+  attempts = n.attempts,
+  first_attempt_at = case when n.attempts > 0 then c.first_attempt_at end,
+  state = case when not n.is_last then c.state when n.attempts > 0 then 'in_doubt' else 'intended' end,
+  http_status = %(http_status)s::smallint, stripe_request_id = coalesce(%(request_id)s, c.stripe_request_id),
   last_error = %(error)s
-where call_id = %(call_id)s and state not in ('answered', 'parked');
+from (
+  select
+    l.call_id, l.is_last,
+    case when l.is_last and not %(burns)s then greatest(l.attempts - 1, %(attempts_min)s::int) else l.attempts end as attempts
+  from (
+    select call_id, attempts, state = 'in_flight' and last_attempt_at = %(begun_at)s::timestamptz as is_last
+    from payments.stripe_requests
+    where call_id = %(call_id)s and state not in ('answered', 'parked')
+    for update
+  ) l
+) n
+where c.call_id = n.call_id;
 
 -- name: park_call
 -- Needs an operator or the reconciler.

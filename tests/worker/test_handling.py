@@ -1,20 +1,23 @@
 """One command in the hands of one handler, with leases as bad as they come."""
 
 import asyncio
+import contextlib
 import dataclasses
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, cast
 from uuid import UUID
 
 import msgspec
+import psycopg
 import pytest
 
-from payments.database.connections import Pool, open_pool, transaction
+from payments.database.connections import Connection, Pool, open_pool, transaction
 from payments.queues.queue import Leased, Queue
 from payments.stripe_gateway.gateway import StripeGateway
-from payments.stripe_gateway.outcomes import Answered, Outcome, Unknown
+from payments.stripe_gateway.outcomes import Answered, Outcome, RateLimited, Unknown
 from payments.wakeup import Notifier
+from payments.worker import handling
 from payments.worker.create_payment_intent import CREATE_PAYMENT_INTENT
 from payments.worker.handling import FAULTS_MAX, Handler, Surroundings
 from tests.database.rows import insert_payment
@@ -147,11 +150,57 @@ def test_handler_leaves_a_later_attempt_alone_when_a_late_one_ends_in_doubt(data
 
         async def overtake() -> None:
             await bench.steal()
-            bench.rows("update payments.stripe_requests set attempts = 2 returning call_id")
+            bench.rows(
+                "update payments.stripe_requests set attempts = 2, last_attempt_at = clock_timestamp() returning call_id"
+            )
 
         bench.during_call = overtake
         await bench.handle(lease)
         assert bench.rows("select state, attempts from payments.stripe_requests") == [("in_flight", 2)]
+
+    on_bench(database, test)
+
+
+def test_handler_uncounts_an_attempt_once_though_its_commit_was_in_doubt(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted down twice, the first attempt, of which nobody knows what it did, would be forgotten."""
+    lost = iter([True])
+
+    @contextlib.asynccontextmanager
+    async def losing_the_first_commit(pool: Pool) -> AsyncIterator[Connection]:
+        async with transaction(pool) as conn:
+            yield conn
+        if next(lost, False):
+            raise psycopg.OperationalError("the connection broke while the commit was under way")
+
+    async def test(bench: Bench) -> None:
+        bench.outcome = Unknown("timeout")
+        await bench.handle(await bench.lease())
+        bench.rows("update pgmq.q_payment_requested set vt = clock_timestamp() returning msg_id")
+        bench.outcome = RateLimited(None, None)
+        monkeypatch.setattr(handling, "transaction", losing_the_first_commit)
+        await bench.handle(await bench.lease())
+        assert next(lost, None) is None
+        assert bench.rows("select state, attempts, first_attempt_at is null from payments.stripe_requests") == [
+            ("in_doubt", 1, False)
+        ]
+
+    on_bench(database, test)
+
+
+def test_handler_uncounts_no_attempt_of_another_worker(database: Database) -> None:
+    async def test(bench: Bench) -> None:
+        lease = await bench.lease()
+        bench.outcome = RateLimited(None, None)
+
+        async def overtake() -> None:
+            await bench.steal()
+            bench.rows("update payments.stripe_requests set last_attempt_at = clock_timestamp() returning call_id")
+
+        bench.during_call = overtake
+        await bench.handle(lease)
+        assert bench.rows("select state, attempts from payments.stripe_requests") == [("in_flight", 1)]
 
     on_bench(database, test)
 
