@@ -3,6 +3,8 @@
 VENV := .venv
 PYTHON = $(VENV)/bin/python
 ARGS ?=
+# As many test processes as cores, each with servers of its own; a file's tests stay together, and share what is slow to start.
+PARALLEL ?= -n logical --maxprocesses 4 --dist loadfile
 
 # Compiled for every platform and Python from 3.11 on. Without header and annotations, so that no registry is named.
 COMPILE = $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
@@ -18,7 +20,7 @@ run: $(VENV)/.installed-to-run  ## run everything on this machine; ARGS="--copie
 	@$(VENV)/bin/payments up $(ARGS)
 
 test: $(VENV)/.installed-to-test  ## all checks and tests, the same as CI; ARGS="tests/relay -k lane" for some of them
-	@$(VENV)/bin/pytest $(ARGS)
+	@$(VENV)/bin/pytest $(PARALLEL) $(ARGS)
 
 lint: $(VENV)/.installed-to-test  ## the linters alone
 	@$(VENV)/bin/pytest tests/lint tests/test_tidy.py $(ARGS)
