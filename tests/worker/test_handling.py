@@ -150,9 +150,7 @@ def test_handler_leaves_a_later_attempt_alone_when_a_late_one_ends_in_doubt(data
 
         async def overtake() -> None:
             await bench.steal()
-            bench.rows(
-                "update payments.stripe_requests set attempts = 2, last_attempt_at = clock_timestamp() returning call_id"
-            )
+            bench.rows("update payments.stripe_requests set attempts = 2, last_attempt_at = now() returning call_id")
 
         bench.during_call = overtake
         await bench.handle(lease)
