@@ -160,8 +160,6 @@ def _contradictions(settings: Settings) -> Iterator[str]:
 def _stripe_contradictions(settings: Settings) -> Iterator[str]:
     key, base = settings.stripe_api_key, settings.stripe_api_base
     if key is None:
-        if base is not None:
-            yield "STRIPE_API_BASE is set without STRIPE_API_KEY; set both, or neither for the sandbox."
         if settings.stripe_livemode:
             yield "STRIPE_LIVEMODE is true without STRIPE_API_KEY; set a live key, or leave STRIPE_LIVEMODE away."
         return

@@ -74,7 +74,6 @@ def test_settings_list_every_fault_at_once() -> None:
         ("STRIPE_WEBHOOK_SECRETS", "   "),
         ("STRIPE_API_KEY", "pk_test_123"),
         ("STRIPE_API_KEY", "sk_live_123"),
-        ("STRIPE_API_BASE", "https://api.stripe.com"),
         ("STRIPE_LIVEMODE", "yes"),
         ("DATABASE_URL", "mysql://root@db/payments"),
         ("DATABASE_DIRECT_URL", "postgresql://db/payments"),

@@ -9,6 +9,7 @@ import psycopg
 from rich.console import Console
 from rich.table import Table
 
+from payments.database.operator_connection import operator_connection
 from payments.database.queries import load_queries
 from payments.development.dev_env import admin_dsn
 from payments.errors import EXIT_FOUND_TROUBLE, EXIT_OK
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Do one of the actions on the database that DATABASE_URL, or a running `payments up`, names."""
     console = Console()
-    with psycopg.connect(admin_dsn(settings)) as conn:
+    with operator_connection(admin_dsn(settings)) as conn:
         match args.action:
             case "status":
                 return _print_status(conn, console)

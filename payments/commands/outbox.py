@@ -5,12 +5,11 @@ import json
 from datetime import timedelta
 from typing import Any
 
-import psycopg
 from psycopg.rows import dict_row
 from rich.console import Console
 from rich.table import Table
 
-from payments.database.migrate import unreachable
+from payments.database.operator_connection import operator_connection
 from payments.database.queries import load_queries
 from payments.development.dev_env import admin_dsn
 from payments.errors import EXIT_FOUND_TROUBLE, EXIT_OK
@@ -38,11 +37,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     if args.action == "asyncapi":
         print(json.dumps(document(), indent=2, ensure_ascii=False))
         return EXIT_OK
-    try:
-        with psycopg.connect(admin_dsn(settings), row_factory=dict_row) as conn:
-            lanes = conn.execute(_QUERIES["lag"]).fetchall()
-    except psycopg.OperationalError as error:
-        raise unreachable(error) from error
+    with operator_connection(admin_dsn(settings), dict_row) as conn:
+        lanes = conn.execute(_QUERIES["lag"]).fetchall()
     if args.json:
         print(json.dumps([_as_json(lane) for lane in lanes], indent=2))
     else:

@@ -9,6 +9,7 @@ import msgspec
 from payments.development.output import Output
 from payments.development.procfile import default_procfile, read_procfile
 from payments.development.supervisor import Supervisor
+from payments.errors import ConfigurationError
 from payments.logs import configure_logging
 from payments.settings import Settings, inherited_environment
 
@@ -29,6 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Supervise until told to stop."""
+    if settings.stripe_api_base is not None and settings.stripe_api_key is None:
+        raise ConfigurationError(
+            ("STRIPE_API_BASE is set without STRIPE_API_KEY; set both, or neither for the sandbox.",)
+        )
     environment = inherited_environment()
     if "PAYMENTS_LOG_FORMAT" not in environment:  # people read this terminal
         configure_logging(msgspec.structs.replace(settings, log_format="console"), "up")

@@ -1,0 +1,37 @@
+"""The connection of a command that an operator runs: what goes wrong with the database is said in words."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from psycopg.errors import InsufficientPrivilege, InvalidSchemaName, UndefinedFunction, UndefinedTable
+from psycopg.rows import RowFactory, tuple_row
+
+from payments.database.migrate import unreachable
+from payments.errors import DatabaseUnsuitable, SchemaTooOld
+
+CONNECT_TIMEOUT_S = 5
+
+
+@contextmanager
+def operator_connection(dsn: str, row_factory: RowFactory[Any] = tuple_row) -> Iterator[psycopg.Connection[Any]]:
+    """A connection in one transaction, which commits at the end.
+
+    Raises DatabaseUnreachable, SchemaTooOld (there is none) and DatabaseUnsuitable (the role may not do this).
+    """
+    try:
+        with psycopg.connect(dsn, connect_timeout=CONNECT_TIMEOUT_S, row_factory=row_factory) as conn:
+            yield conn
+    except psycopg.OperationalError as error:
+        raise unreachable(error) from error
+    except (InvalidSchemaName, UndefinedTable, UndefinedFunction) as error:
+        raise SchemaTooOld(
+            "The database has no payments schema, or an older one.",
+            advice="Run `payments migrate` as an administrator of the database.",
+        ) from error
+    except InsufficientPrivilege as error:
+        raise DatabaseUnsuitable(
+            f"The role of DATABASE_URL may not do this: {error.diag.message_primary}.",
+            advice="Set DATABASE_URL to an administrator's address of the database.",
+        ) from error

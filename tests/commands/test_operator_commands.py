@@ -1,0 +1,79 @@
+"""The commands of operators: an id can be copied from a table, and every fault of the surroundings is said in words."""
+
+import os
+import subprocess
+import sys
+from uuid import UUID
+
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from payments.errors import ConfigurationError, DatabaseUnreachable, DatabaseUnsuitable, SchemaTooOld
+from tests.development.databases import Database
+
+LOOKING = (("keys", "list"), ("inbox", "status"), ("outbox", "status"))
+
+
+def payments(*words: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "payments", *words],
+        env={**os.environ, "COLUMNS": "80", **settings},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def assert_said_in_words(finished: subprocess.CompletedProcess[str], exit_code: int, advice: str) -> None:
+    assert finished.returncode == exit_code, finished.stderr
+    assert finished.stderr.startswith("error: ")
+    assert advice in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+@pytest.mark.parametrize("words", LOOKING)
+def test_command_without_a_database_says_so(words: tuple[str, ...]) -> None:
+    finished = payments(*words, DATABASE_URL="postgresql://postgres:secret@127.0.0.1:1/payments")
+    assert_said_in_words(finished, DatabaseUnreachable.exit_code, "Check DATABASE_URL")
+    assert "secret" not in finished.stderr
+
+
+@pytest.mark.parametrize("words", LOOKING)
+def test_command_without_a_schema_sends_to_migrate(database: Database, words: tuple[str, ...]) -> None:
+    finished = payments(*words, DATABASE_URL=make_conninfo(database.admin_dsn(), dbname="postgres"))
+    assert_said_in_words(finished, SchemaTooOld.exit_code, "payments migrate")
+
+
+def test_command_without_the_rights_asks_for_an_administrator(database: Database) -> None:
+    finished = payments("keys", "list", DATABASE_URL=database.dsn("payments_relay"))
+    assert_said_in_words(finished, DatabaseUnsuitable.exit_code, "administrator")
+
+
+def test_keys_are_listed_with_ids_that_can_be_revoked(database: Database) -> None:
+    settings = {"DATABASE_URL": database.admin_dsn()}
+    made = payments("keys", "create", "a-shop-with-a-long-name", "--scope", "payments:write", **settings)
+    assert made.stdout.startswith("pay_")
+    with database.connect() as admin:
+        (key_id,) = admin.execute("select key_id from payments.api_keys").fetchone() or (UUID(int=0),)
+    assert str(key_id) in payments("keys", "list", **settings).stdout
+    assert payments("keys", "revoke", str(key_id), **settings).returncode == 0
+    assert payments("keys", "revoke", str(key_id), **settings).returncode == 1
+
+
+@pytest.mark.parametrize("days", ["0", "-1", "3651", "1.5", "9" * 30])
+def test_key_without_a_life_is_refused(days: str) -> None:
+    finished = payments("keys", "create", "shop", "--scope", "viewer", f"--days={days}")
+    assert finished.returncode == 2
+    assert "whole number from 1 to 3650" in finished.stderr
+
+
+def test_commands_work_with_all_of_dev_env_exported_but_another_up_is_refused(database: Database) -> None:
+    exported = {
+        "API_URL": "http://127.0.0.1:1",
+        "API_KEY": "pay_x",
+        "DATABASE_URL": database.admin_dsn(),
+        "STRIPE_API_BASE": "http://127.0.0.1:1",
+        "STRIPE_WEBHOOK_SECRETS": "whsec_x",
+    }
+    assert [payments(*words, **exported).returncode for words in LOOKING] == [0, 0, 0]
+    assert_said_in_words(payments("up", **exported), ConfigurationError.exit_code, "STRIPE_API_BASE is set without")
