@@ -22,7 +22,8 @@ async def append(  # noqa: PLR0913, PLR0917 - the columns of a row
     """Adds one event and returns its id, by which consumers recognise repetitions.
 
     Joins the caller's transaction. `sequence` is the payment's last_sequence, raised under its row lock. `occurred_at`
-    is when we recorded the change. After the commit, wake the relay: `notifier.notify(wakeup.OUTBOX)`.
+    is when we recorded the change. Without `traceparent` the event goes on in the trace that the payment began in.
+    After the commit, wake the relay: `notifier.notify(wakeup.OUTBOX)`.
     Raises psycopg.errors.UniqueViolation when the sequence is taken or the event happened to this payment before.
     """
     assert event.payment_id == payment_id

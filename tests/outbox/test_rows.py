@@ -41,6 +41,25 @@ async def test_append_writes_the_row_and_its_headers(database: Database) -> None
     assert row[4]["traceparent"] == trace
 
 
+async def test_append_goes_on_in_the_trace_that_the_payment_began_in(database: Database) -> None:
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    with database.connect() as admin:
+        traced, untraced = insert_payment(admin), insert_payment(admin)
+        admin.execute(
+            "update payments.outbox set headers = headers || jsonb_build_object('traceparent', %s::text)"
+            " where aggregate_id = %s",
+            (trace, traced),
+        )
+    async with await connect(database.dsn("payments_worker"), "payments_worker") as conn:
+        for payment_id in (traced, untraced):
+            await append(conn, payment_id, 2, voided(payment_id), AT)
+        cursor = await conn.execute(
+            "select aggregate_id, headers ->> 'traceparent' from payments.outbox where sequence = 2"
+        )
+        found = dict(await cursor.fetchall())
+    assert found == {traced: trace, untraced: None}
+
+
 async def test_append_refuses_a_sequence_or_an_outcome_twice(database: Database) -> None:
     with database.connect() as admin:
         payment_id = insert_payment(admin)
