@@ -94,8 +94,8 @@ def read_event(  # noqa: PLR0911 - a way out for each case
     """The signal in a webhook's event; never raises on what a signed event may hold."""
     if isinstance(event.get("livemode"), bool) and event["livemode"] is not livemode:
         return Elsewhere(f"livemode is {event['livemode']}, ours is {livemode}")
-    theirs = event.get("account")
-    if account is not None and theirs is not None and theirs != account:
+    theirs = event.get("account")  # of connected accounts only: https://docs.stripe.com/api/events/object
+    if theirs is not None and theirs != account:
         return Elsewhere("the event is another account's")
     data = event.get("data")
     thing = data.get("object") if isinstance(data, dict) else None

@@ -66,7 +66,9 @@ def test_event_of_another_mode_or_account_is_from_elsewhere() -> None:
     thing = intent(PAYMENT, "succeeded")
     assert isinstance(read(event("payment_intent.succeeded", thing, livemode=True)), Elsewhere)
     assert isinstance(read(event("payment_intent.succeeded", thing, account="acct_b"), account="acct_a"), Elsewhere)
+    assert isinstance(read(event("payment_intent.succeeded", thing, account="acct_b")), Elsewhere)
     assert isinstance(read(event("payment_intent.succeeded", thing, account="acct_a"), account="acct_a"), IntentSeen)
+    assert isinstance(read(event("payment_intent.succeeded", thing, account=None)), IntentSeen)
 
 
 def test_event_that_does_not_say_its_mode_is_a_hint() -> None:
