@@ -29,6 +29,7 @@ log_checkpoints = off
 log_line_prefix = '%m [%p] %q%u@%d '
 log_min_error_statement = panic         # statements may hold customers' data
 log_parameter_max_length_on_error = 0
+log_error_verbosity = terse             # DETAIL quotes whole rows
 """
 # For tests: they kill processes, never the power, so the page cache keeps what was committed.
 CONFIGURATION_FAST = """\

@@ -1,7 +1,8 @@
 """Finds payment card numbers in free text, so that they are refused at the door and never stored or logged.
 
 A card number is a network's prefix, a length that network issues, and a right Luhn digit; the digits may stand together
-or in groups with one space or hyphen between. UUIDs are never looked into. Work is linear in the length of the text.
+or in groups with one space, hyphen, dot, slash, underscore, tab or line end between. UUIDs are never looked into. Work
+is linear in the length of the text.
 """
 
 import re
@@ -45,7 +46,7 @@ _UUID = re.compile(
     r"(?<![0-9A-Za-z])(?:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{32})(?![0-9A-Za-z])",
     re.IGNORECASE | re.ASCII,
 )
-_RUN = re.compile(r"\d+(?:[ \-\u2010-\u2015\u2212]\d+)*")  # groups of digits, one space or hyphen of any kind between
+_RUN = re.compile(r"\d+(?:[ \-\u2010-\u2015\u2212./_\t\n]\d+)*")  # groups of digits, one separator between
 _GROUP = re.compile(r"\d+")
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
 

@@ -54,7 +54,7 @@ def test_card_number_is_found_within_any_text(card: str, before: str, after: str
     assert find_card_number(before + card + after)
 
 
-@given(cards(), st.data(), st.sampled_from(["-", " ", "\u00a0", "\u2011", "\u2013"]))
+@given(cards(), st.data(), st.sampled_from(["-", " ", "\u00a0", "\u2011", "\u2013", ".", "/", "_", "\t", "\n"]))
 def test_card_number_is_found_in_groups(card: str, data: st.DataObject, separator: str) -> None:
     cuts = sorted(data.draw(st.sets(st.integers(1, len(card) - 1), max_size=6)))
     parts = [card[start:end] for start, end in zip([0, *cuts], [*cuts, len(card)], strict=True)]
@@ -90,6 +90,8 @@ def test_card_number_is_never_found_in_a_uuid(value: uuid.UUID) -> None:
         "1763832474123456789",
         "2026-11-22 17:28:54.123456",
         "+49 176 1234 5678 9",
+        "192.168.100.200, 10.20.30.40/24",
+        "22/11/2026 17_28_54.123456",
         "4242  4242  4242  4242",
         "pi_3MtwBwLkdIwHu7ix28a3tqPa",
         "amount 99999999, order 000000000000000000",
