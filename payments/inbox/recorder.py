@@ -36,6 +36,8 @@ FETCH_LEASE_EXTRA_S = 10.0
 ATTEMPTS_MAX = 8
 PAUSE_S_MIN = 1.0
 PAUSE_S_MAX = 300.0
+# A row whose payment somebody keeps locked, or that lost a deadlock, is not to blame: it waits, and is never given up.
+CONTENDED_PAUSE_S = 2.0
 # While the database is away.
 AWAY_S_MIN = 0.1
 AWAY_S_MAX = 2.0
@@ -43,6 +45,7 @@ SHUTDOWN_S = 5.0
 # SQLSTATE classes that say something about the server, its grants or its schema, never about one row: connection,
 # read-only, authorization, no such database, privileges and missing objects, resources, intervention, system, internal.
 _SYSTEMIC_CLASSES = frozenset({"08", "25", "28", "3D", "42", "53", "57", "58", "XX"})
+_CONTENTION = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
 _PASSING = frozenset({"57014"})  # one statement took too long
 
 log = structlog.get_logger()
@@ -138,7 +141,7 @@ class Recorder:
             if is_systemic(error):
                 raise
             log.warning("recorder.row_failed", inbox_id=inbox_id, exc_info=not isinstance(error, psycopg.Error))
-            await self._record_failure(inbox_id, f"{type(error).__name__}: {str(error).strip()}")
+            await self._record_failure(inbox_id, error)
         else:
             self._follow(weighed)
         return 1
@@ -146,10 +149,14 @@ class Recorder:
     async def _weigh(self, conn: Connection, rows: list[InboxRow]) -> Weighed:
         return await weigh(conn, rows, self._settings, self._fetch_lease_s)
 
-    async def _record_failure(self, inbox_id: int, why: str) -> None:
+    async def _record_failure(self, inbox_id: int, error: Exception) -> None:
+        why = f"{type(error).__name__}: {str(error).strip()}"
         async with transaction(self._pool) as conn:
             row = await claim_one(conn, inbox_id)
             if row is None:
+                return
+            if isinstance(error, _CONTENTION):
+                await put_off(conn, inbox_id, CONTENDED_PAUSE_S, why, burnt=0)
                 return
             pause_s = min(PAUSE_S_MIN * 2**row.attempts, PAUSE_S_MAX)
             await put_off(conn, inbox_id, pause_s, why, burnt=1)

@@ -14,6 +14,8 @@ from payments.database.connections import Connection
 from payments.database.queries import load_queries
 from payments.inbox.reading import InboxRow
 
+# The API and the workers keep a payment locked for milliseconds; whoever keeps it longer must not hold up all others.
+LOCK_WAIT_MS = 250
 ERROR_CHARACTERS_MAX = 1_000  # of an error kept with a row: a message, not a traceback
 
 _QUERIES = load_queries("inbox")
@@ -36,7 +38,7 @@ async def claim_leased(conn: Connection, inbox_ids: Sequence[int]) -> list[Inbox
 
 
 async def _claim(conn: Connection, query: str, values: dict[str, object]) -> list[InboxRow]:
-    await conn.execute(_QUERIES["guard_plans"])
+    await conn.execute(_QUERIES["guard_transaction"], {"lock_wait": f"{LOCK_WAIT_MS}ms"})
     rows: list[Any] = await (await conn.execute(_QUERIES[query], values)).fetchall()
     return [InboxRow(*row) for row in rows]
 

@@ -4,9 +4,10 @@ insert into payments.inbox (source, message_id, message_type, payment_id, payloa
 values (%(source)s, %(message_id)s, %(message_type)s, %(payment_id)s, %(payload)s::jsonb)
 on conflict (source, message_id) do nothing;
 
--- name: guard_plans
--- A plan made while a table was nearly empty must not outlive that: within this transaction, by index wherever there is one.
-select set_config('enable_seqscan', 'off', true);
+-- name: guard_transaction
+-- For the transaction: by index wherever there is one, for a plan made while a table was nearly empty must not outlive that;
+-- and no long wait for a lock that somebody else keeps.
+select set_config('enable_seqscan', 'off', true), set_config('lock_timeout', %(lock_wait)s, true);
 
 -- name: claim_new
 -- Rows that nobody has weighed yet, above the low-water mark, each for one recorder.

@@ -87,6 +87,25 @@ async def test_poison_is_given_up_after_its_attempts_while_the_others_flow(
     assert command(desk, "show", "evt_nobody") == 1
 
 
+async def test_payment_that_an_operator_keeps_locked_holds_up_no_other_and_is_never_given_up(desk: Desk) -> None:
+    locked, *others = [succeed(desk, number) for number in range(5)]
+    with desk.database.connect(autocommit=False) as operator:
+        operator.execute("select from payments.payments where payment_id = %s for update", (locked,))
+        async with asyncio.timeout(10):  # far below the time limit of a statement
+            await desk.recorder.run_once()
+        assert [desk.status(payment_id) for payment_id in others] == ["SUCCEEDED"] * 4
+        for _ in range(ATTEMPTS_MAX):
+            desk.sql("update payments.inbox set next_attempt_at = now() where processed_at is null")
+            await desk.recorder.run_once()
+        assert desk.one("select attempts, outcome, next_attempt_at > now() from payments.inbox where inbox_id = 1") == (
+            0,
+            None,
+            True,
+        )
+    await desk.settle()
+    assert desk.status(locked) == "SUCCEEDED"
+
+
 async def test_row_that_nobody_can_read_is_given_up_at_once(desk: Desk) -> None:
     payment_id = desk.payment()
     desk.answer({"operation": "create_payment_intent", "outcome": "answered", "object": {}}, payment_id)
