@@ -16,6 +16,7 @@ import psycopg
 
 from payments.database.api_keys import create_key
 from payments.development.free_port import pick_free_port
+from tests.conftest import wait_until
 from tests.development.databases import Database
 
 START_TIMEOUT_S = 20.0
@@ -78,6 +79,13 @@ class ApiProcess:
 
     def log(self) -> str:
         return self.log_path.read_text(encoding="utf-8", errors="replace")
+
+    def settled_log(self) -> str:
+        """The log with the lines of all requests answered so far: a line is written right after its answer is sent."""
+        marker = str(uuid.uuid4())
+        httpx.get(f"{self.url}/health/live", headers={"X-Request-Id": marker})
+        wait_until(lambda: marker in self.log())
+        return self.log()
 
     def client(self, key: str | None = None, **options: Any) -> httpx.Client:
         return httpx.Client(base_url=self.url, headers=bearer(key or self.key), timeout=40, **options)

@@ -181,7 +181,7 @@ def test_one_line_a_request_with_ids_and_nothing_else(api: ApiProcess, shop: htt
         json=wish(metadata={"note": secret}),
         headers={"X-Request-Id": "line-1", "traceparent": trace, "Idempotency-Key": secret},
     )
-    (line,) = [each for each in api.log().splitlines() if '"line-1"' in each]
+    (line,) = [each for each in api.settled_log().splitlines() if '"line-1"' in each]
     for expected in (
         '"event":"request.answered"',
         '"method":"POST"',
@@ -192,4 +192,4 @@ def test_one_line_a_request_with_ids_and_nothing_else(api: ApiProcess, shop: htt
         f'"payment_id":"{answer.json()["paymentId"]}"',
     ):
         assert expected in line
-    assert secret not in api.log()
+    assert secret not in api.settled_log()
