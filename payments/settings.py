@@ -43,10 +43,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     api_connections_max: int
     body_bytes_max: int
     webhook_bytes_max: int
-    idempotency_days: int
-    retention_days: int
-    action_required_hours: int
-    orphan_hold_hours: int
     poll_interval_ms: int
     worker_concurrency: int
     lease_s: int
@@ -146,11 +142,6 @@ def _contradictions(settings: Settings) -> Iterator[str]:
         yield (
             f"STRIPE_TIMEOUT_S ({settings.stripe_timeout_s:g}) must be below PAYMENTS_LEASE_S ({settings.lease_s}), "
             "else a second worker starts the call while the first still waits; lower the one or raise the other."
-        )
-    if settings.retention_days < settings.idempotency_days:
-        yield (
-            f"PAYMENTS_RETENTION_DAYS ({settings.retention_days}) must be at least PAYMENTS_IDEMPOTENCY_DAYS "
-            f"({settings.idempotency_days}), else a retry outlives the memory that recognises it; raise the first."
         )
     if settings.database_direct_url and not settings.database_url:
         yield "DATABASE_DIRECT_URL is set without DATABASE_URL; set both, or neither for the embedded PostgreSQL."
@@ -285,12 +276,8 @@ SETTINGS = (
         "524288",
         _whole(65_536, 4_194_304),
     ),
-    Setting("PAYMENTS_IDEMPOTENCY_DAYS", "idempotency_days", "7", _whole(1, 365)),
-    Setting("PAYMENTS_RETENTION_DAYS", "retention_days", "90", _whole(30, 3_650)),
-    Setting("PAYMENTS_ACTION_REQUIRED_HOURS", "action_required_hours", "24", _whole(1, 720)),
-    Setting("PAYMENTS_ORPHAN_HOLD_HOURS", "orphan_hold_hours", "144", _whole(1, 720)),
     Setting("PAYMENTS_POLL_INTERVAL_MS", "poll_interval_ms", "500", _whole(10, 60_000)),
     Setting("PAYMENTS_WORKER_CONCURRENCY", "worker_concurrency", "16", _whole(1, 256)),
-    Setting("PAYMENTS_LEASE_S", "lease_s", "60", _whole(1, 3_600)),
+    Setting("PAYMENTS_LEASE_S", "lease_s", "30", _whole(1, 3_600)),
     Setting("PAYMENTS_SHUTDOWN_GRACE_S", "shutdown_grace_s", "10", _whole(1, 300)),
 )

@@ -78,7 +78,6 @@ def test_settings_list_every_fault_at_once() -> None:
         ("DATABASE_URL", "mysql://root@db/payments"),
         ("DATABASE_DIRECT_URL", "postgresql://db/payments"),
         ("PAYMENTS_LEASE_S", "20"),
-        ("PAYMENTS_IDEMPOTENCY_DAYS", "91"),
         ("HOST", "127.0.0.1\n8000"),
     ],
 )
