@@ -21,6 +21,7 @@ HELP = "drive some hundred checkouts, then compare our books with Stripe's"
 CHECKOUTS = 300
 CONCURRENCY = 16
 DEADLINE_S = 120
+SUM_CHARACTERS = 8  # a sum is shown whole, also in 80 columns; cut off, it could be compared with nothing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,11 +77,11 @@ async def _drive(
 def _table(outcomes: list[Outcome], ledger: dict[str, Any]) -> Table:
     """One line a kind of checkout: how many, how they ended, and what both books hold for them, in minor units."""
     theirs = {intent["metadata"].get("paymentId"): intent for intent in ledger["payment_intents"]}
-    table = Table(title="EUR, in cents", box=SIMPLE_HEAD)
+    table = Table(title="EUR, in cents", box=SIMPLE_HEAD, show_edge=False, padding=0)
     for name in ("checkouts", "ended as"):
         table.add_column(name, no_wrap=True)
     for name in ("ours: held", "taken", "Stripe's: held", "taken"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", min_width=SUM_CHARACTERS)
     for kind in KINDS:
         payments = [outcome.payment for outcome in outcomes if outcome.kind is kind]
         intents = [theirs[payment["paymentId"]] for payment in payments if payment["paymentId"] in theirs]
