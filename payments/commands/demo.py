@@ -31,13 +31,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "requests sent twice. Ends in a table and one line that says whether our books and the Stripe sandbox's agree. "
         "Processes may be killed meanwhile."
     )
-    parser.add_argument("--checkouts", type=int, default=CHECKOUTS, help=f"how many (default {CHECKOUTS})")
+    parser.add_argument("--checkouts", type=_count, default=CHECKOUTS, help=f"how many (default {CHECKOUTS})")
     parser.add_argument(
-        "--concurrency", type=int, default=CONCURRENCY, help=f"how many at once (default {CONCURRENCY})"
+        "--concurrency", type=_count, default=CONCURRENCY, help=f"how many at once (default {CONCURRENCY})"
     )
     parser.add_argument(
         "--deadline", type=float, default=DEADLINE_S, metavar="S", help=f"seconds for each (default {DEADLINE_S})"
     )
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 6 and int(text) > 0):
+        raise argparse.ArgumentTypeError("must be a whole number from 1 to 999999")
+    return int(text)
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:

@@ -77,3 +77,10 @@ def test_commands_work_with_all_of_dev_env_exported_but_another_up_is_refused(da
     }
     assert [payments(*words, **exported).returncode for words in LOOKING] == [0, 0, 0]
     assert_said_in_words(payments("up", **exported), ConfigurationError.exit_code, "STRIPE_API_BASE is set without")
+
+
+@pytest.mark.parametrize("option", ["--checkouts=0", "--checkouts=-5", "--concurrency=0"])
+def test_demo_refuses_to_drive_nothing(option: str) -> None:
+    finished = payments("demo", option)
+    assert finished.returncode == 2
+    assert "whole number from 1" in finished.stderr
