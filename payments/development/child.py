@@ -18,6 +18,7 @@ MARK = "PAYMENTS_SUPERVISED_IN"  # in the environment of every child: names its 
 SHORT_LIFE_S = 2.0  # one that dies sooner than this after its start is not started again at once
 DELAYS_S = (0.0, 0.2, 0.4, 0.8)  # the promise is a restart within a second, always
 LEFTOVER_GRACE_S = 5.0
+DEATH_S = 5.0  # after a SIGKILL: the kernel takes a large process apart
 
 log = structlog.get_logger(__name__)
 
@@ -125,9 +126,11 @@ def stop_leftover_children(data_dir: Path) -> None:
         log.warning("process.leftover_stopped", pid=process.pid)
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
-    for process in psutil.wait_procs(marked, timeout=LEFTOVER_GRACE_S)[1]:
+    stubborn = psutil.wait_procs(marked, timeout=LEFTOVER_GRACE_S)[1]
+    for process in stubborn:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
+    psutil.wait_procs(stubborn, timeout=DEATH_S)  # until it is dead, a process keeps its port
 
 
 def _mark_of(process: psutil.Process) -> str | None:

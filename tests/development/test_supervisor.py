@@ -21,6 +21,7 @@ import psutil
 import psycopg
 import pytest
 
+from payments.development import child
 from payments.development.dev_env import read_dev_env
 from payments.development.free_port import pick_free_port
 from payments.development.procfile import default_procfile
@@ -213,6 +214,29 @@ def test_up_killed_leaves_nothing_that_hinders_the_next_start(up: Up, eventually
     assert all(is_gone(pid) for pid in before.values())
     with psycopg.connect(values["DATABASE_URL"], autocommit=True) as conn:
         conn.execute("DROP TABLE public.kept_over_a_crash")
+
+
+def test_leftovers_that_hear_no_signal_are_gone_before_the_next_start(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed is not yet dead: until then a process keeps its port, and the next start would refuse that."""
+    monkeypatch.setattr(child, "LEFTOVER_GRACE_S", 0.1)
+    large = "import time; ballast = bytearray(100_000_000); print('ready', flush=True); time.sleep(600)"
+    environment = clean_environment(**{child.MARK: str(directory)})
+    frozen = [
+        subprocess.Popen([sys.executable, "-c", large], env=environment, stdout=subprocess.PIPE) for _ in range(4)
+    ]
+    try:
+        for each in frozen:
+            assert each.stdout is not None
+            assert each.stdout.readline() == b"ready\n"
+            each.send_signal(signal.SIGSTOP)
+        child.stop_leftover_children(directory)
+        assert [each.poll() for each in frozen] == [-signal.SIGKILL] * 4
+    finally:
+        for each in frozen:
+            each.kill()
+            each.communicate()
 
 
 def test_up_refuses_a_taken_port_a_used_directory_and_bad_settings_in_plain_words(up: Up, eventually: Wait) -> None:
