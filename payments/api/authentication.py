@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from payments.api.deadlines import in_time
 from payments.api.headers import find_header
 from payments.api.problems import Refusal
 from payments.database.api_keys import hash_key
@@ -61,7 +62,7 @@ class Authenticator:
             return known[1]
         asking = self._asking.get(key_hash)
         if asking is None:  # one look-up for all who ask at the same moment
-            asking = self._asking[key_hash] = asyncio.create_task(self._ask(key_hash))
+            asking = self._asking[key_hash] = asyncio.create_task(in_time(self._ask(key_hash)))
             asking.add_done_callback(lambda task: self._asked(key_hash, task))
         try:
             return await asyncio.shield(asking)

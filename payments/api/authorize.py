@@ -22,6 +22,7 @@ from payments.api.accept_outcomes import (
 from payments.api.authentication import WRITE_PAYMENTS
 from payments.api.authorize_body import parse
 from payments.api.bodies import read_body, refuse_other_media
+from payments.api.deadlines import DatabaseSilent, in_time
 from payments.api.headers import parse_wait
 from payments.api.idempotency import fingerprint, parse_key
 from payments.api.patience import find_payment, wait_for_payment
@@ -58,13 +59,21 @@ async def authorize(request: ApiRequest) -> Response[bytes]:
     """Authorizes the payment of a cart; see docs/http-api.md."""
     services = services_of(request)
     asked = await _read(request, services)
-    (outcome,) = await accept(services.pool, [asked])
+    outcome = await _accept(services, asked)
     reply = _reply(outcome, asked)
     record_of(request.scope).payment_id = str(reply.payment_id)
     if isinstance(outcome, Accepted):
         services.notifier.notify(OUTBOX)
     await _wait(request, services, reply, is_new=isinstance(outcome, Accepted))
     return Response(reply.answer, status_code=reply.status, media_type="application/json", headers=reply.headers)
+
+
+async def _accept(services: Services, asked: AcceptRequest) -> Outcome:
+    try:
+        (outcome,) = await in_time(accept(services.pool, [asked]))
+    except DatabaseSilent as error:
+        return Unknown(error)
+    return outcome
 
 
 async def _read(request: ApiRequest, services: Services) -> AcceptRequest:
@@ -115,7 +124,7 @@ def _reply(outcome: Outcome, asked: AcceptRequest) -> Reply:
         case Unknown(error):
             raise Refusal(
                 "outcome_unknown",
-                "The connection to the database broke. Send the request again, unchanged, with the same "
+                "The database gave no answer. Send the request again, unchanged, with the same "
                 "Idempotency-Key: it will not be recorded twice.",
             ) from error
         case Failed(error) if isinstance(error, DATABASE_AWAY):

@@ -4,15 +4,20 @@ import asyncio
 from uuid import UUID
 
 from payments.api.bodies import Disconnected
+from payments.api.deadlines import in_time
 from payments.api.services import ApiRequest, Services
 from payments.api.views import PaymentView, find_payments
 
 
 async def find_payment(services: Services, payment_id: UUID) -> PaymentView | None:
     """A payment as it stands."""
-    async with services.pool.connection() as conn:
-        found = await find_payments(conn, [payment_id])
+    found = await in_time(_find_payments(services, payment_id))
     return found[0] if found else None
+
+
+async def _find_payments(services: Services, payment_id: UUID) -> list[PaymentView]:
+    async with services.pool.connection() as conn:
+        return await find_payments(conn, [payment_id])
 
 
 async def wait_for_payment(

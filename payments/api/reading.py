@@ -8,6 +8,7 @@ from litestar import Response, get
 
 from payments.api import cursors
 from payments.api.authentication import READ_PAYMENTS
+from payments.api.deadlines import in_time
 from payments.api.headers import WAIT_S_MAX, find_header
 from payments.api.patience import find_payment, wait_for_payment
 from payments.api.problems import Fault, Refusal
@@ -57,9 +58,8 @@ async def get_history(request: ApiRequest) -> Response[bytes]:
     """Why a payment is where it is."""
     services = await _admit(request)
     parse_query(request.scope["query_string"], {})
-    values = {"payment_id": _payment_id(request), "rows_max": HISTORY_ITEMS_MAX}
-    async with services.pool.connection() as conn:
-        rows = await (await conn.execute(_QUERIES["list_history"], values)).fetchall()
+    values: dict[str, object] = {"payment_id": _payment_id(request), "rows_max": HISTORY_ITEMS_MAX}
+    rows = await in_time(_read_rows(services, "list_history", values))
     if not rows:
         raise _not_found()
     return Response(_items([str(row[0]) for row in rows]), media_type=MEDIA_TYPE)
@@ -73,7 +73,7 @@ async def list_payments(request: ApiRequest) -> Response[bytes]:
     limit: int = asked.get("limit", ITEMS_DEFAULT)
     filters = tuple(asked.get(name) for name in FILTERS)
     cart_id, order_id, customer_id, status = filters
-    values = {
+    values: dict[str, object] = {
         "cart_id": cart_id,
         "order_id": order_id,
         "customer_id": customer_id,
@@ -81,9 +81,7 @@ async def list_payments(request: ApiRequest) -> Response[bytes]:
         "below": _below(asked.get("cursor"), filters),
         "rows_max": limit + 1,
     }
-    async with services.pool.connection() as conn:
-        # Planned for its very values: which index serves depends on the status.
-        rows = await (await conn.execute(_QUERIES[_list_query(asked)], values, prepare=False)).fetchall()
+    rows = await in_time(_read_rows(services, _list_query(asked), values))
     page = [cast("tuple[UUID, str]", row) for row in rows[:limit]]
     next_cursor = cursors.encode(page[-1][0], filters) if len(rows) > limit else None
     return Response(_items([answer for _, answer in page], nextCursor=next_cursor), media_type=MEDIA_TYPE)
@@ -94,6 +92,12 @@ async def _admit(request: ApiRequest) -> Services:
     client = await services.authenticator.authorize(request.scope["headers"], READ_PAYMENTS)
     record_of(request.scope).client_id = client.client_id
     return services
+
+
+async def _read_rows(services: Services, query: str, values: dict[str, object]) -> list[tuple[object, ...]]:
+    async with services.pool.connection() as conn:
+        # Planned for its very values: which index serves depends on them.
+        return await (await conn.execute(_QUERIES[query], values, prepare=False)).fetchall()
 
 
 def _payment_id(request: ApiRequest) -> UUID:

@@ -10,6 +10,7 @@ import structlog
 from litestar import Response, post
 
 from payments.api.bodies import read_body
+from payments.api.deadlines import in_time
 from payments.api.problems import Refusal
 from payments.api.request_record import record_of
 from payments.api.services import ApiRequest, services_of
@@ -28,7 +29,7 @@ async def stripe_webhook(request: ApiRequest) -> Response[bytes]:
     body = await read_body(request.scope, request.receive, services.settings.webhook_bytes_max)
     signatures = [value for name, value in request.scope["headers"] if name == b"stripe-signature"]
     signature = b",".join(signatures) if signatures else None
-    delivery = await accept_delivery(services.pool, services.settings, signature, body, datetime.now(UTC))
+    delivery = await in_time(accept_delivery(services.pool, services.settings, signature, body, datetime.now(UTC)))
     match delivery:
         case Received():
             if delivery.is_new:

@@ -16,7 +16,7 @@ import pytest
 from litestar.types import Receive, Scope, Send
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from payments.api import bodies, protocol, server
+from payments.api import bodies, deadlines, protocol, server
 from payments.api.bodies import Disconnected, read_body
 from payments.api.problems import Refusal
 from payments.api.server import listen, serve
@@ -31,7 +31,7 @@ INSERT = (
 
 class CuttingProxy:
     """Stands between the API and PostgreSQL; when armed with a word, it lets the statement that holds the word be
-    carried out, and cuts the connection in place of the answer."""
+    carried out, and cuts the connection in place of the answer. While `flows` is cleared, PostgreSQL hears nothing."""
 
     def __init__(self, host: str, port: int) -> None:
         self._target = host, port
@@ -39,6 +39,8 @@ class CuttingProxy:
         self.port: int = self._server.getsockname()[1]
         self.word = b""
         self.cut = threading.Event()
+        self.flows = threading.Event()
+        self.flows.set()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
@@ -58,6 +60,7 @@ class CuttingProxy:
             back.start()
             try:
                 while data := client.recv(65_536):
+                    self.flows.wait()
                     if self.word and self.word in data:
                         self.word = b""
                         self._swallow(server, client, data)
@@ -108,6 +111,41 @@ def test_a_connection_that_breaks_in_the_commit_is_503_never_201_and_a_repetitio
         again = client.post("/payments/authorize", json=body, headers=headers)
         assert (again.status_code, again.headers["idempotency-replayed"]) == (201, "true")
         assert count_rows(database) == {"payments": 1, "payment_history": 1, "outbox": 1, "idempotency_keys": 1}
+
+
+def test_a_database_that_stands_still_is_answered_for_in_time(
+    database: Database, tmp_path: Path, eventually: Callable[..., object]
+) -> None:
+    with (
+        cutting_proxy(database) as (proxy, dsn),
+        running_api(database, tmp_path / "api.log", DATABASE_URL=dsn) as api,
+        api.client() as client,
+    ):
+        body, headers = wish(), {"Idempotency-Key": "k"}
+        payment = client.post("/payments/authorize", json=body).json()
+        proxy.flows.clear()
+        silent = client.post("/payments/authorize", json=wish(), headers=headers)
+        assert (silent.status_code, silent.json()["code"]) in {(503, "outcome_unknown"), (503, "database_unavailable")}
+        proxy.flows.set()
+        eventually(lambda: client.get(f"/payments/{payment['paymentId']}").status_code == 200)
+
+
+@pytest.mark.anyio
+async def test_nobody_waits_for_what_the_work_still_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadlines, "DATABASE_ANSWERS_S", 0.05)
+    ended = asyncio.Event()
+
+    async def hang() -> None:
+        try:
+            await asyncio.sleep(3_600)
+        except asyncio.CancelledError:
+            await ended.wait()  # as psycopg does, which asks the server to cancel and waits for it
+            raise
+
+    with pytest.raises(deadlines.DatabaseSilent):
+        await deadlines.in_time(hang())
+    ended.set()
+    assert await deadlines.in_time(asyncio.sleep(0, "in time")) == "in time"
 
 
 def test_a_request_that_never_ends_is_waited_for_five_seconds_and_then_409(api: ApiProcess, shop: httpx.Client) -> None:
