@@ -118,7 +118,8 @@ class WorkerProcess:
         self.process.wait()
 
     def stop(self) -> None:
-        """SIGTERM, and its orderly end."""
+        """SIGTERM, and its orderly end; not before it hears signals: until then SIGTERM simply ends it."""
+        wait_until(lambda: self.logged("process.started"))
         self.process.terminate()
         assert self.process.wait(timeout=20) == 0, self._log.read_text()
 
