@@ -129,7 +129,7 @@ def _log(scope: HTTPScope, record: RequestRecord, route: str, status: int, durat
         code=record.code,
         duration_ms=round(duration_s * 1_000, 2),
         request_id=record.request_id,
-        trace_id=record.traceparent and record.traceparent[3:35],
+        trace_id=record.traceparent[3:35],
         client_id=record.client_id,
         payment_id=record.payment_id,
     )

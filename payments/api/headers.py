@@ -1,6 +1,7 @@
 """Headers that any request may carry: Prefer, traceparent, X-Request-Id. What is malformed in them is ignored."""
 
 import re
+import secrets
 from collections.abc import Iterable
 
 from payments.domain.card_numbers import find_card_number
@@ -32,8 +33,15 @@ def parse_wait(headers: Headers) -> int | None:
     return None
 
 
-def parse_traceparent(headers: Headers) -> str | None:
-    """The trace that the caller is in (W3C Trace Context), None when there is none or it is malformed."""
+def parse_traceparent(headers: Headers) -> str:
+    """The trace that the caller is in (W3C Trace Context); a fresh one, not sampled, when there is none that is right.
+
+    So whatever follows from a request, in events and consumers, can be found by one id.
+    """
+    return _callers_traceparent(headers) or f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-00"
+
+
+def _callers_traceparent(headers: Headers) -> str | None:
     text = find_header(headers, b"traceparent")
     if text is None or not _TRACEPARENT.match(text):
         return None

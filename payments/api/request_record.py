@@ -12,7 +12,7 @@ class RequestRecord(msgspec.Struct):
     """One request: who sent it and what it was about, as far as that has become known."""
 
     request_id: str
-    traceparent: str | None
+    traceparent: str
     client_id: str | None = None
     payment_id: str | None = None
     code: str | None = None

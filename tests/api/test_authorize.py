@@ -1,5 +1,6 @@
 """Authorizing: what is answered, what is recorded, and what a repetition gets."""
 
+import re
 import uuid
 from typing import Any
 
@@ -91,11 +92,11 @@ def test_authorize_records_history_event_and_metadata_with_the_payment(shop: htt
     assert kept == ({"basket": "Lübeck ✓"}, "pm_card_visa", "shop")
 
 
-def test_authorize_leaves_absent_things_out_of_the_event(shop: httpx.Client, api: ApiProcess) -> None:
+def test_authorize_leaves_absent_things_out_and_begins_a_trace(shop: httpx.Client, api: ApiProcess) -> None:
     payment_id = authorize(shop, wish(), traceparent="00-zz-1-01").json()["paymentId"]
     payload, headers = row(api, "select payload, headers from payments.outbox where aggregate_id = %s", payment_id)
     assert "customerId" not in payload
-    assert "traceparent" not in headers
+    assert re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}-00", headers["traceparent"])
 
 
 def test_same_key_and_body_gets_the_same_bytes_even_when_the_payment_moved_on(
