@@ -11,6 +11,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 import urllib.request
@@ -109,8 +110,10 @@ def is_gone(pid: int) -> bool:
 
 
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("up")
+def directory() -> Iterator[Path]:
+    # Not pytest's tmp_path: its parents are closed to others, and as root PostgreSQL runs as another user.
+    with tempfile.TemporaryDirectory(prefix="payments-up-", ignore_cleanup_errors=True) as home:
+        yield Path(home)
 
 
 @pytest.fixture
