@@ -16,6 +16,10 @@ from payments.outbox.rows import append
 from payments.stripe_gateway.outcomes import Answered, Declined, Outcome, Refused
 from payments.worker.operation import Command, Operation, Payment
 
+# The API and the recorder keep a payment locked for milliseconds. Whoever keeps it longer must not hold up the others:
+# every command that waits for him has a connection of the pool, which the recorder needs, too.
+LOCK_WAIT_MS = 250
+
 _QUERIES = load_queries("worker")
 
 
@@ -39,6 +43,11 @@ class StartedAttempt(msgspec.Struct, frozen=True):
     begun_at: datetime
     idempotency_key: str
     parameters: dict[str, Any]
+
+
+async def bound_lock_waits(conn: Connection) -> None:
+    """From here on the transaction raises LockNotAvailable rather than wait long."""
+    await conn.execute(_QUERIES["bound_lock_waits"], {"lock_wait": f"{LOCK_WAIT_MS}ms"})
 
 
 async def lock_payment(conn: Connection, payment_id: UUID) -> Payment | None:

@@ -62,11 +62,13 @@ class _Warnings:
 async def commit_intent(pool: Pool, operation: Operation, queue: Queue, lease: Leased, command: Command) -> Intent:
     """Decides and commits; a command that needs no call is acknowledged or put away in the same transaction.
 
-    Raises CommitUncertain, and whatever the database raises: then no call may be made.
+    Raises CommitUncertain, and whatever the database raises: then no call may be made. LockNotAvailable soon, when
+    somebody keeps the payment locked.
     """
     with _Warnings() as warnings:
         async with transaction(pool) as conn:
             warnings.watch(conn)
+            await calls.bound_lock_waits(conn)
             intent = await _decide(conn, operation, queue, lease, command)
     if warnings.came and intent.started is not None:
         raise CommitUncertain

@@ -1,3 +1,7 @@
+-- name: bound_lock_waits
+-- For the transaction: no long wait for a lock that somebody else keeps.
+select set_config('lock_timeout', %(lock_wait)s, true);
+
 -- name: lock_payment
 -- The payment of a command. Its lock makes the decision to call, and a wish to void, come one after the other.
 select

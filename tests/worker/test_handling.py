@@ -25,6 +25,7 @@ from tests.development.databases import Database
 
 LEASE_S = 20.0
 TIMEOUT_S = 5.0
+LOCKED_S_MAX = 5.0  # far below the statement timeout, far above what a lock is waited for
 ANSWER = Answered({"id": "pi_1", "object": "payment_intent"}, 200, "req_1")
 
 
@@ -199,6 +200,26 @@ def test_handler_uncounts_no_attempt_of_another_worker(database: Database) -> No
         bench.during_call = overtake
         await bench.handle(lease)
         assert bench.rows("select state, attempts from payments.stripe_requests") == [("in_flight", 1)]
+
+    on_bench(database, test)
+
+
+def test_handler_hands_a_command_back_soon_when_somebody_keeps_its_payment_locked(database: Database) -> None:
+    async def test(bench: Bench) -> None:
+        lease = await bench.lease()
+        with database.connect() as operator:
+            operator.execute("begin")
+            operator.execute("select from payments.payments where payment_id = %s for update", (bench.payment_id,))
+            await asyncio.wait_for(bench.handle(lease), LOCKED_S_MAX)
+        handed_back = (
+            "select vt < clock_timestamp() + interval '2 seconds', headers -> 'x-payments-faults' "
+            "from pgmq.q_payment_requested"
+        )
+        assert bench.rows(handed_back) == [(True, None)]
+        bench.rows("update pgmq.q_payment_requested set vt = clock_timestamp() returning msg_id")
+        await bench.handle(await bench.lease())
+        assert len(bench.sent) == 1
+        assert bench.rows("select state, attempts from payments.stripe_requests") == [("answered", 1)]
 
     on_bench(database, test)
 
