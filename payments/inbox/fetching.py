@@ -10,7 +10,7 @@ from payments.database.queries import load_queries
 from payments.domain.identifiers import new_id
 from payments.domain.signals import RETRIEVE
 from payments.inbox.rows import receive
-from payments.inbox.waiting import bury, claim_leased, put_off, supersede
+from payments.inbox.waiting import bury, claim_leased, put_off, put_off_by_age, supersede
 from payments.inbox.weighing import FetchWanted
 from payments.stripe_gateway.outcomes import (
     Answered,
@@ -28,9 +28,9 @@ MESSAGE_TYPE = "fetched.payment_intent"
 # After no answer: soon, for the payment waits; an outage is met with at most one try a minute for each row.
 PAUSE_S_MIN = 1.0
 PAUSE_S_MAX = 60.0
-# Too fast, or our key is refused: the call was not made, waiting is all there is to do.
-RATE_PAUSE_S = 3.0
-KEY_PAUSE_S = 30.0
+# Too fast, or our key is refused: the call was not made, and the next one will hardly fare better at once.
+RATE_PAUSE_S_MIN = 3.0
+KEY_PAUSE_S_MIN = 30.0
 
 _QUERIES = load_queries("inbox")
 log = structlog.get_logger()
@@ -64,14 +64,14 @@ async def fetch(pool: Pool, gateway: Gateway, wanted: FetchWanted) -> bool:
             await _record(pool, wanted, outcome.request_id, {**found, "intentId": wanted.intent_id})
             return True
         case RateLimited():
-            await _put_off(pool, wanted, RATE_PAUSE_S, "Stripe says: too fast")
+            await _put_off(pool, wanted, RATE_PAUSE_S_MIN, "Stripe says: too fast")
         case Unauthorized():
             log.error("intent.fetch_refused", http_status=outcome.http_status)
-            await _put_off(pool, wanted, KEY_PAUSE_S, "Stripe refuses our API key")
+            await _put_off(pool, wanted, KEY_PAUSE_S_MIN, "Stripe refuses our API key")
         case Unknown():
-            await _put_off(pool, wanted, None, f"no answer from Stripe: {outcome.why}")
+            await _put_off(pool, wanted, PAUSE_S_MIN, f"no answer from Stripe: {outcome.why}")
         case KeyInUse():
-            await _put_off(pool, wanted, None, "Stripe is busy with it")
+            await _put_off(pool, wanted, PAUSE_S_MIN, "Stripe is busy with it")
         case Refused() | Declined() | KeyMisused():
             await _bury(pool, wanted, f"Stripe refused to show {wanted.intent_id}: {type(outcome).__name__}")
         case _:
@@ -90,13 +90,11 @@ async def _record(pool: Pool, wanted: FetchWanted, request_id: str | None, found
                 return
 
 
-async def _put_off(pool: Pool, wanted: FetchWanted, pause_s: float | None, why: str) -> None:
-    """Without `pause_s` the pause doubles from one try to the next; attempts are counted for that alone."""
+async def _put_off(pool: Pool, wanted: FetchWanted, pause_s_min: float, why: str) -> None:
+    """The rows wait as long again as they have waited, within bounds; no attempt of theirs is used up by it."""
     async with transaction(pool) as conn:
         for row in await claim_leased(conn, wanted.inbox_ids):
-            doubled_s = min(PAUSE_S_MIN * 2 ** min(row.attempts, 10), PAUSE_S_MAX)
-            burnt = 1 if pause_s is None else 0
-            await put_off(conn, row.inbox_id, doubled_s if pause_s is None else pause_s, why, burnt=burnt)
+            await put_off_by_age(conn, row.inbox_id, pause_s_min, PAUSE_S_MAX, why)
 
 
 async def _bury(pool: Pool, wanted: FetchWanted, why: str) -> None:

@@ -75,6 +75,12 @@ async def put_off(conn: Connection, inbox_id: int, pause_s: float, why: str, *, 
     await conn.execute(_QUERIES["put_off"], values)
 
 
+async def put_off_by_age(conn: Connection, inbox_id: int, pause_s_min: float, pause_s_max: float, why: str) -> None:
+    """Lets a row wait as long as it is old, within bounds, so that its pauses double; its attempts stay as they are."""
+    pauses = {"pause_s_min": pause_s_min, "pause_s_max": pause_s_max}
+    await conn.execute(_QUERIES["put_off_by_age"], {"inbox_id": inbox_id, "why": why[:ERROR_CHARACTERS_MAX], **pauses})
+
+
 async def bury(conn: Connection, row: InboxRow, payment_id: UUID | None, why: str) -> None:
     """Makes a dead letter of a row: an operator must look, and may let it be tried again."""
     log.error("inbox.buried", inbox_id=row.inbox_id, message_id=row.message_id, why=why)

@@ -61,6 +61,16 @@ set next_attempt_at = clock_timestamp() + make_interval(secs => %(pause_s)s), at
   last_error = %(why)s
 where inbox_id = %(inbox_id)s and processed_at is null;
 
+-- name: put_off_by_age
+-- The row waits as long again as it is old, within bounds; nothing counts towards its end.
+update payments.inbox
+set next_attempt_at = clock_timestamp() + greatest(
+    make_interval(secs => %(pause_s_min)s),
+    least(clock_timestamp() - received_at, make_interval(secs => %(pause_s_max)s))
+  ),
+  last_error = %(why)s
+where inbox_id = %(inbox_id)s and processed_at is null;
+
 -- name: bury
 -- A dead letter of an inbox row; one that died before is unsettled again.
 insert into payments.dead_letters (origin, message_id, payment_id, payload, attempts, error)

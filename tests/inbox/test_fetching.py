@@ -5,7 +5,9 @@ from uuid import UUID
 
 import pytest
 
-from payments.inbox.recorder import FETCHES_MAX
+from payments.inbox import recorder as recorder_module
+from payments.inbox.fetching import PAUSE_S_MAX
+from payments.inbox.recorder import ATTEMPTS_MAX, FETCHES_MAX
 from payments.stripe_gateway.outcomes import Answered, KeyInUse, Outcome, RateLimited, Refused, Unauthorized, Unknown
 from tests.domain.stripe_objects import INTENT, answered, event, intent
 from tests.inbox.conftest import Desk
@@ -47,23 +49,24 @@ async def test_doubts_of_one_payment_are_settled_by_one_fetch(desk: Desk) -> Non
     assert sorted(desk.outcomes()) == ["applied", *["superseded"] * 5]
 
 
-@pytest.mark.parametrize(
-    ("outcome", "burnt"),
-    [
-        (RateLimited(None, None), 0),
-        (Unauthorized(401, "no", None), 0),
-        (Unknown("timeout"), 1),
-        (KeyInUse(None), 1),
-    ],
-)
-async def test_without_an_answer_the_row_waits_and_is_asked_for_again(desk: Desk, outcome: Outcome, burnt: int) -> None:
+NO_ANSWERS = [RateLimited(None, None), Unauthorized(401, "no", None), Unknown("timeout"), KeyInUse(None)]
+
+
+async def fail_to_fetch(desk: Desk, times: int = 1) -> None:
+    for _ in range(times):
+        desk.sql("update payments.inbox set next_attempt_at = now() where next_attempt_at is not null")
+        await desk.recorder.run_once()
+        await desk.recorder.finish_fetches(5)
+
+
+@pytest.mark.parametrize("outcome", NO_ANSWERS)
+async def test_without_an_answer_the_row_waits_and_is_asked_for_again(desk: Desk, outcome: Outcome) -> None:
     payment_id = desk.payment()
     ask(desk, payment_id)
     desk.truth.instead = outcome
-    await desk.recorder.run_once()
-    await desk.recorder.finish_fetches(5)
+    await fail_to_fetch(desk)
     processed_at, attempts, is_waiting, error = desk.one(ROW)
-    assert (processed_at, attempts, is_waiting) == (None, burnt, True)
+    assert (processed_at, attempts, is_waiting) == (None, 0, True)
     assert error
     assert desk.status(payment_id) == "REQUESTED"
     desk.truth.instead = None
@@ -71,18 +74,46 @@ async def test_without_an_answer_the_row_waits_and_is_asked_for_again(desk: Desk
     assert desk.status(payment_id) == "SUCCEEDED"
 
 
-async def test_outage_of_any_length_buries_nothing(desk: Desk) -> None:
+@pytest.mark.parametrize("outcome", NO_ANSWERS)
+async def test_row_has_all_its_attempts_after_an_outage_of_any_length(
+    desk: Desk, outcome: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
     payment_id = desk.payment()
     ask(desk, payment_id)
-    desk.truth.instead = Unknown("HTTP 503", 503)
-    for _ in range(30):
-        await desk.recorder.run_once()
-        await desk.recorder.finish_fetches(5)
-        desk.sql("update payments.inbox set next_attempt_at = now()")
-    assert desk.sql("select from payments.dead_letters") == []
+    desk.truth.instead = outcome
+    await fail_to_fetch(desk, times=ATTEMPTS_MAX + 2)
+    assert len(desk.truth.asked) == ATTEMPTS_MAX + 2
     desk.truth.instead = None
+
+    async def stumble(*_: object) -> None:
+        raise ValueError("an ordinary error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(recorder_module, "weigh", stumble)
+        await fail_to_fetch(desk, times=ATTEMPTS_MAX - 1)
+    assert desk.one("select attempts, outcome from payments.inbox") == (ATTEMPTS_MAX - 1, None)
+    assert desk.sql("select from payments.dead_letters") == []
     await desk.settle()
     assert desk.status(payment_id) == "SUCCEEDED"
+
+
+@pytest.mark.parametrize("outcome", NO_ANSWERS)
+async def test_pause_without_an_answer_grows_with_the_age_of_the_row_up_to_a_minute(
+    desk: Desk, outcome: Outcome
+) -> None:
+    ask(desk, desk.payment())
+    desk.truth.instead = outcome
+    pauses_s: list[float] = []
+    for age_s in (-3600, 0, 40, 86400):  # the first: a clock that was set back
+        desk.sql("update payments.inbox set received_at = clock_timestamp() - make_interval(secs => %s)", age_s)
+        await fail_to_fetch(desk)
+        (left_s,) = desk.one(
+            "select extract(epoch from next_attempt_at - clock_timestamp())::float from payments.inbox"
+        )
+        pauses_s.append(left_s)
+    assert min(pauses_s) > 0
+    assert pauses_s[1] + 5 < pauses_s[2] < pauses_s[3] - 5
+    assert max(pauses_s) <= PAUSE_S_MAX
 
 
 async def test_intent_that_stripe_does_not_know_changes_nothing(desk: Desk) -> None:
