@@ -13,6 +13,7 @@ from payments.domain.states import PaymentStatus
 from payments.inbox.rows import receive
 from payments.outbox.events import PaymentVoided
 from payments.outbox.rows import append
+from payments.queues.queue import Leased
 from payments.stripe_gateway.outcomes import Answered, Declined, Outcome, Refused
 from payments.worker.operation import Command, Operation, Payment
 
@@ -150,9 +151,24 @@ async def record_doubt(conn: Connection, started: StartedAttempt, outcome: Outco
     await conn.execute(_QUERIES["record_doubt"], values)
 
 
-async def park_call(conn: Connection, call_id: int, outcome: Outcome | None, park: Park) -> None:
-    """Leaves the call to an operator or the reconciler."""
-    await conn.execute(_QUERIES["park_call"], {"call_id": call_id, "error": park.why, **_seen(outcome)})
+async def park_call(conn: Connection, call_id: int, outcome: Outcome | None, park: Park) -> bool:
+    """Leaves the call to an operator or the reconciler; False when it was answered meanwhile."""
+    values = {"call_id": call_id, "error": park.why, **_seen(outcome)}
+    return (await conn.execute(_QUERIES["park_call"], values)).rowcount > 0
+
+
+async def leave_dead_letter(conn: Connection, queue_name: str, lease: Leased, payment_id: UUID, error: str) -> None:
+    """A dead letter of a command whose lease was lost; the command itself is left to whoever has it now."""
+    values = {
+        "origin": f"queue:{queue_name}",
+        "msg_id": lease.msg_id,
+        "payment_id": payment_id,
+        "message": msgspec.json.encode(lease.message).decode(),
+        "headers": None if lease.headers is None else msgspec.json.encode(lease.headers).decode(),
+        "read_ct": lease.read_ct,
+        "error": error,
+    }
+    await conn.execute(_QUERIES["leave_dead_letter"], values)
 
 
 async def close_call(conn: Connection, call_id: int, outcome: str) -> None:

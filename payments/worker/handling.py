@@ -164,8 +164,12 @@ class Handler:
                 await calls.record_doubt(conn, called.started, called.outcome, following)
                 return bool(await self.queue.postpone(conn, [lease], [following.after_s]))
             case Park():
-                await calls.park_call(conn, called.started.call_id, called.outcome, following)
-                return await put_away(conn, self.queue, lease, command, following)
+                is_parked = await calls.park_call(conn, called.started.call_id, called.outcome, following)
+                is_held = await put_away(conn, self.queue, lease, command, following)
+                if following.dead_letter and is_parked and not is_held:
+                    # Whoever has the command now finds the call parked, and only acknowledges.
+                    await calls.leave_dead_letter(conn, self.queue.name, lease, command.payment_id, following.why)
+                return is_held
             case _:
                 assert_never(following)
 

@@ -76,6 +76,18 @@ set
   stripe_request_id = coalesce(%(request_id)s, stripe_request_id), last_error = %(error)s
 where call_id = %(call_id)s and state <> 'answered';
 
+-- name: leave_dead_letter
+-- The dead letter of a parked call whose command another worker has: the same that dead_letter would make of it.
+insert into payments.dead_letters (origin, message_id, payment_id, payload, headers, attempts, error)
+select
+  %(origin)s, coalesce(n.headers ->> 'ce-id', %(msg_id)s::text), %(payment_id)s::uuid, %(message)s::jsonb, n.headers,
+  %(read_ct)s::int, %(error)s
+from (select %(headers)s::jsonb as headers) n
+on conflict (origin, message_id) do update
+set
+  attempts = excluded.attempts, error = excluded.error, died_at = clock_timestamp(), resolved_at = null,
+  resolution = null;
+
 -- name: close_call
 -- The answer is known by another way, or nobody wants it any more.
 update payments.stripe_requests

@@ -15,7 +15,7 @@ import pytest
 from payments.database.connections import Connection, Pool, open_pool, transaction
 from payments.queues.queue import Leased, Queue
 from payments.stripe_gateway.gateway import StripeGateway
-from payments.stripe_gateway.outcomes import Answered, Outcome, RateLimited, Unknown
+from payments.stripe_gateway.outcomes import Answered, KeyMisused, Outcome, RateLimited, Unknown
 from payments.wakeup import Notifier
 from payments.worker import handling
 from payments.worker.create_payment_intent import CREATE_PAYMENT_INTENT
@@ -140,6 +140,67 @@ def test_handler_keeps_an_answer_though_the_lease_was_lost(database: Database) -
         assert bench.rows("select state, outcome from payments.stripe_requests") == [("answered", "answered")]
         assert len(bench.rows("select * from pgmq.q_payment_requested")) == 1  # the other worker's to acknowledge
         assert bench.notified == ["payments_inbox"]
+
+    on_bench(database, test)
+
+
+DEAD = "select payment_id, message_id, payload ->> 'paymentId', attempts, error from payments.dead_letters"
+
+
+def test_handler_leaves_a_dead_letter_of_a_parked_call_though_the_lease_was_lost(database: Database) -> None:
+    """The call is parked then, so whoever has the command next finds nothing left to do, and acknowledges it."""
+
+    async def test(bench: Bench) -> None:
+        lease = await bench.lease()
+        bench.outcome = KeyMisused("m", "req_1")
+        bench.during_call = bench.steal
+        await bench.handle(lease)
+        assert len(bench.rows("select * from pgmq.q_payment_requested")) == 1  # the other worker's to acknowledge
+        await bench.handle(msgspec.structs.replace(lease, read_ct=lease.read_ct + 1))
+        assert len(bench.sent) == 1
+        assert bench.rows("select * from pgmq.q_payment_requested") == []
+        error = "the key was used with other parameters"
+        assert bench.rows(DEAD) == [
+            (bench.payment_id, str(lease.msg_id), str(bench.payment_id), lease.read_ct, error),
+        ]
+
+    on_bench(database, test)
+
+
+def test_handler_leaves_one_dead_letter_when_both_holders_of_a_command_park_its_call(database: Database) -> None:
+    async def test(bench: Bench) -> None:
+        lease = await bench.lease()
+        bench.outcome = KeyMisused("m", "req_1")
+
+        async def overtake() -> None:
+            bench.during_call = None
+            await bench.steal()
+            await bench.handle(msgspec.structs.replace(lease, read_ct=lease.read_ct + 1))
+
+        bench.during_call = overtake
+        await bench.handle(lease)
+        assert len(bench.sent) == 2
+        assert bench.rows("select * from pgmq.q_payment_requested") == []
+        assert len(bench.rows(DEAD)) == 1
+
+    on_bench(database, test)
+
+
+def test_handler_leaves_no_dead_letter_when_another_worker_got_the_answer_meanwhile(database: Database) -> None:
+    async def test(bench: Bench) -> None:
+        lease = await bench.lease()
+        bench.outcome = KeyMisused("m", "req_1")
+
+        async def overtake() -> None:
+            bench.during_call, bench.outcome = None, ANSWER
+            await bench.steal()
+            await bench.handle(msgspec.structs.replace(lease, read_ct=lease.read_ct + 1))
+            bench.outcome = KeyMisused("m", "req_1")
+
+        bench.during_call = overtake
+        await bench.handle(lease)
+        assert bench.rows("select state from payments.stripe_requests") == [("answered",)]
+        assert bench.rows(DEAD) == []
 
     on_bench(database, test)
 
