@@ -99,6 +99,7 @@ class StripeGateway:
             _header(headers, "Request-Id"),
             why=why,
             retry_after=_header(headers, "Retry-After"),
+            is_replayed=_header(headers, "Idempotent-Replayed") == "true",
         )
 
 

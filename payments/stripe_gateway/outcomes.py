@@ -65,11 +65,15 @@ class Unauthorized(msgspec.Struct, frozen=True):
 
 
 class Unknown(msgspec.Struct, frozen=True):
-    """Timeout, broken connection, 5xx, or an answer nobody can read: it may have been done or not. Same key again."""
+    """Timeout, broken connection, 5xx, or an answer nobody can read: it may have been done or not. Same key again.
+
+    `is_replayed`: Stripe only repeated what it had answered under this key before; it says nothing of Stripe today.
+    """
 
     why: str
     http_status: int | None = None
     request_id: str | None = None
+    is_replayed: bool = False
 
 
 Outcome = Answered | Declined | Refused | KeyMisused | KeyInUse | RateLimited | Unauthorized | Unknown

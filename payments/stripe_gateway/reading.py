@@ -21,10 +21,19 @@ RETRY_AFTER_S_MAX = 300.0  # longer is a mistake, or a date in a form nobody use
 _DOUBTFUL_4XX = frozenset({408, 424})
 
 
-def read_answer(
-    status: int, content: StripeObject | None, request_id: str | None, *, why: str, retry_after: str | None = None
+def read_answer(  # noqa: PLR0913 - the parts of an answer
+    status: int,
+    content: StripeObject | None,
+    request_id: str | None,
+    *,
+    why: str,
+    retry_after: str | None = None,
+    is_replayed: bool = False,
 ) -> Outcome:
-    """The outcome of a status and a body; `content` is None when the body could not be read, for the reason `why`."""
+    """The outcome of a status and a body; `content` is None when the body could not be read, for the reason `why`.
+
+    `is_replayed`: the answer is the one that Stripe keeps under the idempotency key.
+    """
     error = _error_of(content)
     code = _word(error, "code")
     match status:
@@ -41,7 +50,7 @@ def read_answer(
         case _ if 400 <= status < 500 and error is not None and status not in _DOUBTFUL_4XX:
             return _read_refusal(status, error, code, request_id, retry_after)
         case _:
-            return Unknown(why, status, request_id)
+            return Unknown(why, status, request_id, is_replayed)
 
 
 def _read_object(status: int, content: StripeObject, request_id: str | None) -> Outcome:

@@ -106,6 +106,13 @@ def test_gateway_names_every_fault(sandbox: Sandbox, fault: dict[str, Any], expe
     assert isinstance(create(sandbox), expected)
 
 
+def test_gateway_tells_a_replayed_500_from_a_new_one(sandbox: Sandbox) -> None:
+    sandbox.fault("status", status=500, executed=True)
+    outcomes = [create(sandbox, "key-500") for _ in range(2)]
+    assert all(isinstance(outcome, Unknown) and outcome.http_status == 500 for outcome in outcomes)
+    assert [getattr(outcome, "is_replayed", None) for outcome in outcomes] == [False, True]
+
+
 def test_gateway_hears_that_its_key_is_refused(sandbox: Sandbox) -> None:
     outcome = run(sandbox, lambda gateway: gateway.retrieve_payment_intent("pi_1"), key="sk_test_another")
     assert isinstance(outcome, Unauthorized)

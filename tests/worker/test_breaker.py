@@ -33,6 +33,7 @@ SPOKEN: list[Outcome] = [
     RateLimited(None, None),
 ]
 SILENT = Unknown("timeout")
+REPLAYED = Unknown("HTTP 500", 500, is_replayed=True)
 REFUSED = Unauthorized(401, "m", None)
 
 
@@ -90,6 +91,16 @@ def test_breaker_opens_on_silence_in_a_row_only(outcomes: list[Outcome]) -> None
         breaker = decide_breaker(breaker, outcome, now=0.0)
         in_a_row = in_a_row + 1 if outcome == SILENT else 0
         assert (breaker.trouble is Trouble.DOWN) == (in_a_row >= UNKNOWN_MAX)
+
+
+@given(st.lists(st.sampled_from([*SPOKEN, SILENT, REFUSED, REPLAYED]), max_size=50))
+def test_breaker_is_as_if_replayed_answers_had_never_come(outcomes: list[Outcome]) -> None:
+    with_them = without = CLOSED
+    for now, outcome in enumerate(outcomes):
+        with_them = decide_breaker(with_them, outcome, float(now))
+        if outcome != REPLAYED:
+            without = decide_breaker(without, outcome, float(now))
+        assert with_them == without
 
 
 def test_breaker_waits_longer_after_each_failed_probe() -> None:
