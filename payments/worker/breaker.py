@@ -61,8 +61,8 @@ def decide_breaker(breaker: Breaker, outcome: Outcome, now: float) -> Breaker:
         case Unauthorized():
             return _opened(breaker, Trouble.KEY_REFUSED, now)
         case Unknown(is_replayed=True):
-            # Stripe is there, so no silence; but no proof of health either: in an outage of 500s every retry replays its
-            # own, and to close for these would send new payments into it, each to have its 500 kept for a day.
+            # Stripe is there, so no silence. No proof of health either: in an outage of 500s every retry replays its own,
+            # and to close for these would send new payments into it, each to have its 500 kept for a day.
             return breaker
         case Unknown():
             if breaker.trouble is None and breaker.unknown_in_a_row + 1 < UNKNOWN_MAX:
