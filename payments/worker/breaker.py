@@ -61,7 +61,7 @@ def decide_breaker(breaker: Breaker, outcome: Outcome, now: float) -> Breaker:
         case Unauthorized():
             return _opened(breaker, Trouble.KEY_REFUSED, now)
         case Unknown(is_replayed=True):
-            # Stripe is there, so no silence. No proof of health either: in an outage of 500s every retry replays its own,
+            # Stripe is there, so no silence. But no proof of health: in an outage of 500s every retry replays its own,
             # and to close for these would send new payments into it, each to have its 500 kept for a day.
             return breaker
         case Unknown():
