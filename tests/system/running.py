@@ -36,8 +36,17 @@ class System:
         )
 
     def connect(self) -> psycopg.Connection[Any]:
-        """Connect as the administrator that dev.env names."""
-        return psycopg.connect(self.env["DATABASE_URL"], autocommit=True)
+        """Connect as the administrator that dev.env names, once the database lets us in after a kill."""
+
+        def connected() -> psycopg.Connection[Any] | None:
+            try:
+                return psycopg.connect(self.env["DATABASE_URL"], autocommit=True)
+            except psycopg.OperationalError:
+                return None
+
+        connection = wait_until(connected, READY_S)
+        assert connection is not None
+        return connection
 
     def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """Ask the database once."""
