@@ -1,5 +1,6 @@
 """Whatever is wrong with a request, the answer is a clear 4xx problem, and nothing is written."""
 
+import re
 import time
 from typing import Any
 
@@ -179,8 +180,8 @@ def test_a_card_number_is_refused_and_never_repeated(
     answer = post(shop, raw(**changes))
     problem(answer, 400, "card_number_not_allowed")
     for text in (answer.text, str(answer.headers), api.settled_log()):
-        assert CARD not in text
-        assert "4242" not in text.replace(str(api.port), "")
+        # Not the bare "4242": the random ids of a request may well hold that.
+        assert re.search(r"4242\D{0,2}4242", text) is None
 
 
 @pytest.mark.parametrize(
@@ -198,7 +199,7 @@ def test_a_card_number_in_an_address_is_refused_and_never_repeated(
 ) -> None:
     answer = shop.get(path)
     problem(answer, 400, "card_number_not_allowed")
-    assert "4242" not in answer.text
+    assert re.search(r"4242\D{0,2}4242", answer.text) is None
     assert CARD not in api.settled_log()
 
 
