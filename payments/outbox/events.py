@@ -132,6 +132,7 @@ class CaptureRequested(Event, frozen=True, kw_only=True):
 
     event_type = EventType.CAPTURE_REQUESTED
 
+    capture_id: Annotated[UUID, Meta(description="This wish; a later one for the same payment has another")]
     order_id: UUID
     amount: Amount
     currency: Currency

@@ -84,6 +84,16 @@ comment on column payments.api_keys.client_id is
 -- The payment
 -- ------------------------------------------------------------------------------------------------------------------
 
+create table payments.customers (
+  customer_id uuid primary key,
+  processor_customer text not null,
+  payment_method text not null,
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now()
+);
+comment on table payments.customers is
+  'The saved payment method of a customer, charged when a payment names the customer and no method: tokens of Stripe''s only.';
+
 -- One row a wish to be paid. It is never deleted: payments are financial records.
 create table payments.payments (
   payment_id uuid primary key,
@@ -121,11 +131,22 @@ create table payments.payments (
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
   version int not null default 1,
+  processor_customer text,
+  capture_id uuid,
+  amount_to_capture bigint,
+  amount_reserved bigint not null default 0,
 
   -- Money: never captured above what was asked for, never refunded above what was captured.
   constraint payments_authorized_within_amount check (amount_authorized between 0 and amount),
   constraint payments_captured_within_authorized check (amount_captured between 0 and amount_authorized),
   constraint payments_refunded_within_captured check (amount_refunded between 0 and amount_captured),
+  -- The reservation of refunds: no isolation level and no hand-written INSERT gets past a CHECK on this one row. A payment that
+  -- ended without money may still have to give back what came late: never more than was asked for.
+  constraint payments_reserved_within_captured check (
+    amount_reserved >= amount_refunded and amount_reserved <= case
+      when status in ('FAILED', 'VOIDED', 'EXPIRED', 'CONFLICTED') then amount else amount_captured
+    end
+  ),
   -- What a state means in columns.
   constraint payments_failed_has_reason check (status <> 'FAILED' or failure_reason is not null),
   constraint payments_reason_means_failed check (failure_reason is null or status in ('FAILED', 'CONFLICTED')),
@@ -134,6 +155,10 @@ create table payments.payments (
   constraint payments_held_is_authorized check (
     status not in ('AUTHORIZED', 'CAPTURING') or (amount_authorized > 0 and amount_captured = 0)
   ),
+  constraint payments_capturing_has_wish check (
+    status <> 'CAPTURING' or (capture_id is not null and amount_to_capture is not null)
+  ),
+  constraint payments_to_capture_within_authorized check (amount_to_capture between 1 and amount),
   constraint payments_nothing_captured_unless_succeeded check (
     amount_captured = 0 or status in ('SUCCEEDED', 'CONFLICTED')
   ),
@@ -161,6 +186,11 @@ comment on column payments.payments.fingerprint is 'SHA-256 of method, path and 
 comment on column payments.payments.last_sequence is
   'How many outbox rows this payment has; the next one gets this plus one, under the row lock.';
 comment on column payments.payments.version is 'Counts the changes of this row; the API''s ETag.';
+comment on column payments.payments.processor_customer is 'Stripe''s customer (cus_…) whose saved payment method is used.';
+comment on column payments.payments.capture_id is 'The latest wish to capture; the key of its call.';
+comment on column payments.payments.amount_to_capture is 'What that wish asks for: the rest of the hold is released.';
+comment on column payments.payments.amount_reserved is
+  'The sum of its refunds that have not failed. Kept by the trigger on payments.refunds, with amount_refunded.';
 
 create function payments.guard_payment() returns trigger
 language plpgsql as $$
@@ -177,6 +207,10 @@ begin
     raise exception 'payment % cannot go from % to %', old.payment_id, old.status, new.status
       using errcode = 'check_violation',
         hint = 'The legal ways stand in payments.may_change; only an operator leaves CONFLICTED.';
+  end if;
+  if current_user = 'payments_api' and new.status <> old.status and new.status not in ('CAPTURING', 'VOIDING') then
+    raise exception 'the API only asks: payment % becomes % when Stripe says so', old.payment_id, new.status
+      using errcode = 'check_violation';
   end if;
   if (new.payment_id, new.cart_id, new.customer_id, new.amount, new.currency, new.capture_method, new.client_id, new.created_at)
     is distinct from
@@ -258,7 +292,7 @@ create table payments.refunds (
   amount bigint not null check (amount > 0),
   currency text not null check (currency ~ '^[A-Z]{3}$'),
   reason text,
-  status text not null check (status in ('REQUESTED', 'PENDING', 'PROCESSED', 'FAILED')),
+  status text not null default 'REQUESTED' check (status in ('REQUESTED', 'PENDING', 'PROCESSED', 'FAILED')),
   processor_reference text unique,
   failure_reason text,
   external boolean not null default false,
@@ -267,43 +301,84 @@ create table payments.refunds (
   constraint refunds_failed_has_reason check ((status = 'FAILED') = (failure_reason is not null))
 );
 create index refunds_by_payment on payments.refunds (payment_id, refund_id);
+create index refunds_unsettled on payments.refunds (updated_at) where status in ('REQUESTED', 'PENDING');
 comment on table payments.refunds is
   'One row for each wish to give money back. All but FAILED ones reserve their amount against what was captured.';
+comment on column payments.refunds.reason is 'Free text; `compensation`: made by the service, for money that came too late.';
+comment on column payments.refunds.processor_reference is 'Stripe''s refund (re_…).';
 comment on column payments.refunds.external is 'Made in Stripe''s dashboard, not through this service.';
 
--- The sum of the refunds that are not FAILED may never pass what was captured. The payment's row lock makes the sum stable.
+-- The states of payments/domain/refunds.py once more. A test compares the two.
+create function payments.refund_may_change(from_status text, to_status text) returns boolean
+language sql immutable strict parallel safe
+return to_status = any (
+  case from_status
+    when 'REQUESTED' then array['PENDING', 'PROCESSED', 'FAILED']
+    when 'PENDING' then array['PROCESSED', 'FAILED']
+    when 'PROCESSED' then array['FAILED']
+    else '{}'::text[]
+  end
+);
+comment on function payments.refund_may_change is 'Whether a refund may go from one status to the other.';
+
+-- Keeps amount_reserved and amount_refunded of the payment, whose CHECKs then refuse what is too much. Security definer: nobody
+-- who may insert a refund needs to be able to touch those two sums.
 create function payments.guard_refund() returns trigger
-language plpgsql as $$
+language plpgsql security definer
+set search_path = ''
+as $$
 declare
-  captured bigint;
-  reserved bigint;
+  was_reserved bigint := 0;
+  was_refunded bigint := 0;
+  payment payments.payments;
 begin
   if tg_op = 'UPDATE' then
-    if (new.refund_id, new.payment_id, new.amount, new.currency, new.created_at)
-      is distinct from (old.refund_id, old.payment_id, old.amount, old.currency, old.created_at) then
+    if (new.refund_id, new.payment_id, new.amount, new.currency, new.reason, new.external, new.created_at) is distinct from
+      (old.refund_id, old.payment_id, old.amount, old.currency, old.reason, old.external, old.created_at)
+      or (old.processor_reference is not null and new.processor_reference is distinct from old.processor_reference)
+    then
       raise exception 'what was asked for never changes: refund %', old.refund_id using errcode = 'check_violation';
     end if;
-    if new.status <> old.status and not (
-      (old.status = 'REQUESTED' and new.status in ('PENDING', 'PROCESSED', 'FAILED'))
-      or (old.status = 'PENDING' and new.status in ('PROCESSED', 'FAILED'))
-      or (old.status = 'PROCESSED' and new.status = 'FAILED')
-    ) then
+    if new.status <> old.status and not payments.refund_may_change(old.status, new.status) then
       raise exception 'refund % cannot go from % to %', old.refund_id, old.status, new.status using errcode = 'check_violation';
     end if;
     new.updated_at := now();
-    return new;
+    was_reserved := case when old.status <> 'FAILED' then old.amount else 0 end;
+    was_refunded := case when old.status = 'PROCESSED' then old.amount else 0 end;
   end if;
-  select amount_captured into strict captured from payments.payments where payment_id = new.payment_id for update;
-  select coalesce(sum(amount), 0) into reserved from payments.refunds
-  where payment_id = new.payment_id and status <> 'FAILED';
-  if reserved + new.amount > captured then
-    raise exception 'refunds of payment % would reach % of % captured', new.payment_id, reserved + new.amount, captured
-      using errcode = 'check_violation';
+  update payments.payments p
+  set
+    amount_reserved = p.amount_reserved - was_reserved + case when new.status <> 'FAILED' then new.amount else 0 end,
+    -- What came after the end was never counted as captured, so its way back is not counted as refunded.
+    amount_refunded = case
+      when p.amount_captured = 0 then 0
+      else p.amount_refunded - was_refunded + case when new.status = 'PROCESSED' then new.amount else 0 end
+    end
+  where p.payment_id = new.payment_id
+  returning p.* into strict payment;
+  if tg_op = 'INSERT' then
+    if payment.amount_captured = 0 and new.reason is distinct from 'compensation' then
+      raise exception 'payment % is %: nothing was captured that a refund could give back', payment.payment_id, payment.status
+        using errcode = 'check_violation';
+    end if;
+    if new.currency <> payment.currency then
+      raise exception 'payment % is in %, the refund in %', payment.payment_id, payment.currency, new.currency
+        using errcode = 'check_violation';
+    end if;
   end if;
   return new;
 end $$;
 create trigger guard_refund before insert or update on payments.refunds
 for each row execute function payments.guard_refund();
+
+create function payments.refund_answer(r payments.refunds) returns json
+language sql stable parallel safe
+return json_build_object(
+  'refundId', r.refund_id, 'paymentId', r.payment_id, 'amount', r.amount, 'currency', r.currency, 'reason', r.reason,
+  'status', r.status, 'processorReference', r.processor_reference, 'failureReason', r.failure_reason,
+  'external', r.external, 'createdAt', payments.rfc3339(r.created_at), 'updatedAt', payments.rfc3339(r.updated_at)
+);
+comment on function payments.refund_answer is 'A refund as the HTTP API shows it.';
 
 create table payments.disputes (
   dispute_id uuid primary key,
@@ -321,6 +396,7 @@ create table payments.disputes (
 create index disputes_by_payment on payments.disputes (payment_id);
 comment on table payments.disputes is 'Chargebacks and inquiries: an axis of their own, beside the state of the payment.';
 comment on column payments.disputes.processor_reference is 'Stripe''s dispute (dp_… or du_…).';
+comment on column payments.disputes.status is 'Stripe''s word, e.g. needs_response, under_review, won, lost.';
 
 -- ------------------------------------------------------------------------------------------------------------------
 -- The outbox: what the world is told, committed together with what happened
@@ -558,7 +634,9 @@ create table payments.stripe_requests (
   idempotency_key text not null unique,
   parameters json not null,
   attempts int not null default 0,
-  state text not null default 'intended' check (state in ('intended', 'in_flight', 'in_doubt', 'answered', 'parked')),
+  state text not null default 'intended' check (
+    state in ('intended', 'in_flight', 'in_doubt', 'to_reconcile', 'answered', 'parked')
+  ),
   outcome text,
   http_status smallint,
   stripe_request_id text,
@@ -580,7 +658,28 @@ comment on column payments.stripe_requests.generation is
 comment on column payments.stripe_requests.parameters is 'Sent as they stand here, also by a later version of the service.';
 comment on column payments.stripe_requests.state is
   'intended: not sent yet. in_flight: sent, no answer yet. in_doubt: no clear answer (timeout, 5xx); the same key goes out again. '
-  'answered: Stripe has said yes or no. parked: needs an operator or the reconciler.';
+  'to_reconcile: the key is no longer to be trusted; the reconciler looks for the effect at Stripe before anything is sent. '
+  'answered: Stripe has said yes or no. parked: needs an operator.';
+
+-- ------------------------------------------------------------------------------------------------------------------
+-- The reconciler: what is asked of Stripe when nobody tells us
+-- ------------------------------------------------------------------------------------------------------------------
+
+create table payments.watches (
+  payment_id uuid primary key references payments.payments,
+  looks int not null default 0,
+  next_look_at timestamptz not null
+);
+create index watches_by_time on payments.watches (next_look_at);
+comment on table payments.watches is
+  'Payments whose PaymentIntent is not at rest, and when the reconciler looks at it next; each look doubles the pause.';
+
+create table payments.reconciler_progress (
+  job text primary key,
+  position timestamptz not null,
+  updated_at timestamptz not null default now()
+);
+comment on table payments.reconciler_progress is 'How far each job of the reconciler has come, e.g. in Stripe''s list of events.';
 
 -- One limit for the workers of all hosts. A worker reserves its next calls, at most a second ahead, and spaces them out.
 create table payments.rate_limits (
@@ -940,7 +1039,7 @@ where p.status = 'REQUESTED'
   )
   and not exists (select from pgmq.q_payment_requested q where q.message ->> 'paymentId' = p.payment_id::text)
   and not exists (select from payments.inbox i where i.payment_id = p.payment_id and i.processed_at is null)
-  and not exists (select from payments.stripe_requests c where c.payment_id = p.payment_id and c.state = 'parked')
+  and not exists (select from payments.stripe_requests c where c.payment_id = p.payment_id and c.state in ('parked', 'to_reconcile'))
   and not exists (select from payments.dead_letters d where d.payment_id = p.payment_id and d.resolved_at is null)
 union all
 select p.payment_id, 'events ' || count(o.outbox_id) || ', allotted ' || p.last_sequence
@@ -965,7 +1064,7 @@ where o.event_type in ('payment-succeeded', 'payment-failed', 'payment-voided', 
 union all
 select p.payment_id, 'refunded ' || p.amount_refunded || ', its refunds say ' || coalesce(sum(f.amount), 0)
 from payments.payments p
-left join payments.refunds f on f.payment_id = p.payment_id and f.status = 'PROCESSED'
+left join payments.refunds f on f.payment_id = p.payment_id and f.status = 'PROCESSED' and p.amount_captured > 0
 group by p.payment_id
 having p.amount_refunded <> coalesce(sum(f.amount), 0);
 comment on view payments.audit_imbalances is
@@ -980,20 +1079,24 @@ grant usage on schema payments, pgmq to payments_api, payments_relay, payments_w
 grant execute on function
   payments.rfc3339, payments.routing_key, payments.may_change, payments.is_dispatched, payments.last_batch,
   payments.settled_snapshot, payments.everywhere_dispatched, payments.outbox_beyond, payments.passed_at, payments.dispatched_at,
-  payments.payment_answer, payments.event_headers, payments.queue_lengths
+  payments.payment_answer, payments.refund_answer, payments.refund_may_change, payments.event_headers, payments.queue_lengths
 to payments_api, payments_relay, payments_worker, payments_readonly;
 grant select on payments.schema_migrations, payments.cluster to payments_api, payments_relay, payments_worker;
 grant select on payments.outbox_lag, payments.inbox_pending, payments.stuck_payments, payments.audit_imbalances
 to payments_api, payments_relay, payments_worker;
 grant select on pgmq.topic_bindings, pgmq.meta to payments_api, payments_relay, payments_worker, payments_readonly;
 
-grant select on payments.payments, payments.payment_history, payments.refunds, payments.api_keys, payments.idempotency_keys,
-  payments.inbox, payments.lanes, payments.relay_batches
+grant select on payments.payments, payments.payment_history, payments.refunds, payments.customers, payments.api_keys,
+  payments.idempotency_keys, payments.inbox, payments.lanes, payments.relay_batches
 to payments_api;
 grant insert (
-  payment_id, cart_id, order_id, customer_id, amount, currency, capture_method, payment_method, metadata,
+  payment_id, cart_id, order_id, customer_id, amount, currency, capture_method, payment_method, processor_customer, metadata,
   client_id, idempotency_key, fingerprint
 ) on payments.payments to payments_api;
+grant update (status, order_id, capture_id, amount_to_capture, next_action, last_sequence) on payments.payments to payments_api;
+grant insert (refund_id, payment_id, amount, currency, reason) on payments.refunds to payments_api;
+grant insert (customer_id, processor_customer, payment_method), update (processor_customer, payment_method, updated_at)
+on payments.customers to payments_api;
 grant insert (payment_id, signal, source, from_status, to_status, decision, why) on payments.payment_history to payments_api;
 grant insert (event_id, event_type, aggregate_id, sequence, payload, headers) on payments.outbox to payments_api;
 grant select (outbox_id, event_id, event_type, occurred_at, xid) on payments.outbox to payments_api;
@@ -1011,9 +1114,21 @@ grant select on payments.payments, payments.payment_history, payments.refunds, p
   payments.stripe_requests, payments.inbox, payments.dead_letters, payments.lanes, payments.relay_batches
 to payments_worker;
 grant update (
-  status, order_id, amount_authorized, amount_captured, amount_refunded, processor_payment_intent, processor_reference,
+  status, amount_authorized, amount_captured, processor_payment_intent, processor_reference,
   failure_reason, failure_decline_code, failure_message, next_action, capture_before, disputed, last_sequence
 ) on payments.payments to payments_worker;
+-- A payment that a restored backup lost is adopted from Stripe's metadata.
+grant insert (
+  payment_id, cart_id, order_id, customer_id, amount, currency, capture_method, metadata, client_id, fingerprint
+) on payments.payments to payments_worker;
+grant insert (refund_id, payment_id, amount, currency, reason, status, processor_reference, failure_reason, external),
+  update (status, processor_reference, failure_reason)
+on payments.refunds to payments_worker;
+grant insert (dispute_id, payment_id, processor_reference, amount, currency, reason, status, opened_at, closed_at),
+  update (status, closed_at, updated_at)
+on payments.disputes to payments_worker;
+grant select, insert, update, delete on payments.watches to payments_worker;
+grant select, insert, update on payments.reconciler_progress to payments_worker;
 grant insert (payment_id, signal, source, from_status, to_status, decision, why, stripe_request_id)
 on payments.payment_history to payments_worker;
 grant insert (event_id, event_type, aggregate_id, sequence, payload, headers, occurred_at) on payments.outbox to payments_worker;
