@@ -89,7 +89,10 @@ GOLDEN: list[tuple[Event, str]] = [
         PaymentActionRequired(**MONEY, action="use_stripe_sdk", action_required_at=AT),
         f'{{{_M},"action":"use_stripe_sdk","actionRequiredAt":{_AT}}}',
     ),
-    (CaptureRequested(**MONEY, requested_at=AT), f'{{{_M},"requestedAt":{_AT}}}'),
+    (
+        CaptureRequested(**MONEY, capture_id=UUID(int=6), requested_at=AT),
+        f'{{{_P},"captureId":"{UUID(int=6)}",{_ORDER},"amount":1999,"currency":"EUR","requestedAt":{_AT}}}',
+    ),
     (VoidRequested(**MONEY, requested_at=AT), f'{{{_M},"requestedAt":{_AT}}}'),
     (
         RefundRequested(**REFUND, reason="requested_by_customer", requested_at=AT),
