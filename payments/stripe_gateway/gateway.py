@@ -21,6 +21,12 @@ from payments.stripe_gateway.transport import NotOk, StrictTransport
 Parameters = Mapping[str, Any]
 
 INTENTS = "/v1/payment_intents"
+REFUNDS = "/v1/refunds"
+CHARGES = "/v1/charges"
+DISPUTES = "/v1/disputes"
+EVENTS = "/v1/events"
+BALANCE_TRANSACTIONS = "/v1/balance_transactions"
+PAGE_LIMIT_MAX = 100  # Stripe's own (https://docs.stripe.com/api/pagination)
 # The charge says what was captured and until when it may be; one call instead of two.
 EXPAND_CHARGE = ["latest_charge"]
 
@@ -31,7 +37,8 @@ class StripeGateway:
     """Stripe as the settings say: its key, its address, its time limit. `async with` closes the connections.
 
     Methods never raise for anything that Stripe, a proxy or the network does. Those that change something take the
-    idempotency key; the same key and parameters may be sent again at any time within 24 hours.
+    idempotency key; the same key and parameters may be sent again at any time within 24 hours. Lists give one page, the
+    newest first: `object["data"]`, and `object["has_more"]` when `starting_after` the last id leads to another.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -59,22 +66,102 @@ class StripeGateway:
         """POST /v1/payment_intents."""
         return await self._call("post", INTENTS, parameters, idempotency_key)
 
+    async def capture_payment_intent(self, intent_id: str, parameters: Parameters, idempotency_key: str) -> Outcome:
+        """POST /v1/payment_intents/{id}/capture."""
+        return await self._call("post", f"{INTENTS}/{_segment(intent_id)}/capture", parameters, idempotency_key)
+
     async def cancel_payment_intent(self, intent_id: str, parameters: Parameters, idempotency_key: str) -> Outcome:
         """POST /v1/payment_intents/{id}/cancel."""
         return await self._call("post", f"{INTENTS}/{_segment(intent_id)}/cancel", parameters, idempotency_key)
+
+    async def create_refund(self, parameters: Parameters, idempotency_key: str) -> Outcome:
+        """POST /v1/refunds."""
+        return await self._call("post", REFUNDS, parameters, idempotency_key)
 
     async def retrieve_payment_intent(self, intent_id: str) -> Outcome:
         """GET /v1/payment_intents/{id}, with its latest charge expanded."""
         return await self._call("get", f"{INTENTS}/{_segment(intent_id)}", {"expand": EXPAND_CHARGE})
 
+    async def retrieve_refund(self, refund_id: str) -> Outcome:
+        """GET /v1/refunds/{id}; `charge` and `payment_intent` are ids."""
+        return await self._call("get", f"{REFUNDS}/{_segment(refund_id)}", {})
+
+    async def retrieve_charge(self, charge_id: str) -> Outcome:
+        """GET /v1/charges/{id}."""
+        return await self._call("get", f"{CHARGES}/{_segment(charge_id)}", {})
+
+    async def retrieve_dispute(self, dispute_id: str) -> Outcome:
+        """GET /v1/disputes/{id}; `charge` and `payment_intent` are ids."""
+        return await self._call("get", f"{DISPUTES}/{_segment(dispute_id)}", {})
+
     async def list_payment_intents(
-        self, created_gte: int, created_lte: int, starting_after: str | None = None, limit: int = 100
+        self,
+        created_gte: int,
+        created_lte: int,
+        starting_after: str | None = None,
+        limit: int = PAGE_LIMIT_MAX,
     ) -> Outcome:
-        """GET /v1/payment_intents made between two Unix times, the newest first; Stripe cannot filter by metadata."""
-        parameters: dict[str, Any] = {"created": {"gte": created_gte, "lte": created_lte}, "limit": limit}
-        if starting_after is not None:
-            parameters["starting_after"] = starting_after
-        return await self._call("get", INTENTS, parameters)
+        """GET /v1/payment_intents made between two Unix times; Stripe cannot filter by metadata."""
+        created = _between(created_gte, created_lte)
+        return await self._list(INTENTS, limit, created=created, starting_after=starting_after)
+
+    async def list_refunds(
+        self,
+        payment_intent: str | None = None,
+        created_gte: int | None = None,
+        starting_after: str | None = None,
+        limit: int = PAGE_LIMIT_MAX,
+    ) -> Outcome:
+        """GET /v1/refunds, of one PaymentIntent, or made since a Unix time."""
+        created = _between(created_gte)
+        return await self._list(
+            REFUNDS, limit, payment_intent=payment_intent, created=created, starting_after=starting_after
+        )
+
+    async def list_disputes(
+        self,
+        created_gte: int | None = None,
+        payment_intent: str | None = None,
+        starting_after: str | None = None,
+        limit: int = PAGE_LIMIT_MAX,
+    ) -> Outcome:
+        """GET /v1/disputes, opened since a Unix time, or of one PaymentIntent."""
+        created = _between(created_gte)
+        return await self._list(
+            DISPUTES, limit, payment_intent=payment_intent, created=created, starting_after=starting_after
+        )
+
+    async def list_events(
+        self,
+        created_gte: int | None = None,
+        created_lte: int | None = None,
+        starting_after: str | None = None,
+        ending_before: str | None = None,
+        limit: int = PAGE_LIMIT_MAX,
+    ) -> Outcome:
+        """GET /v1/events, of the last 30 days; `ending_before` an id: the page that came right after it in time."""
+        created = _between(created_gte, created_lte)
+        return await self._list(
+            EVENTS, limit, created=created, starting_after=starting_after, ending_before=ending_before
+        )
+
+    async def list_balance_transactions(
+        self,
+        created_gte: int | None = None,
+        created_lte: int | None = None,
+        source: str | None = None,
+        starting_after: str | None = None,
+        limit: int = PAGE_LIMIT_MAX,
+    ) -> Outcome:
+        """GET /v1/balance_transactions between two Unix times, or of one `source`: a charge, refund or dispute."""
+        created = _between(created_gte, created_lte)
+        return await self._list(
+            BALANCE_TRANSACTIONS, limit, created=created, source=source, starting_after=starting_after
+        )
+
+    async def _list(self, path: str, limit: int, **filters: object) -> Outcome:
+        wanted = {name: value for name, value in filters.items() if value}
+        return await self._call("get", path, {"limit": limit, **wanted})
 
     async def _call(
         self, method: str, path: str, parameters: Parameters, idempotency_key: str | None = None
@@ -101,6 +188,10 @@ class StripeGateway:
             retry_after=_header(headers, "Retry-After"),
             is_replayed=_header(headers, "Idempotent-Replayed") == "true",
         )
+
+
+def _between(gte: int | None, lte: int | None = None) -> dict[str, int]:
+    return {name: moment for name, moment in (("gte", gte), ("lte", lte)) if moment is not None}
 
 
 def _header(headers: Mapping[str, str], name: str) -> str | None:

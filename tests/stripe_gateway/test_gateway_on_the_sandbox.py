@@ -20,6 +20,7 @@ from payments.stripe_gateway.outcomes import (
     Unauthorized,
     Unknown,
 )
+from tests.conftest import wait_until
 from tests.worker.world import KEY, Sandbox, sandbox_process
 
 PARAMETERS: dict[str, Any] = {
@@ -78,6 +79,51 @@ def test_gateway_retrieves_lists_and_cancels(sandbox: Sandbox) -> None:
     missing = run(sandbox, lambda gateway: gateway.retrieve_payment_intent("pi_none"))
     assert isinstance(missing, Refused)
     assert (missing.http_status, missing.error["code"]) == (404, "resource_missing")
+
+
+def test_gateway_captures_and_refunds(sandbox: Sandbox) -> None:
+    held = intent(create(sandbox, capture_method="manual"))
+    wanted = {"amount_to_capture": 700, "expand": ["latest_charge"]}
+    captured = intent(run(sandbox, lambda gateway: gateway.capture_payment_intent(held["id"], wanted, "key-cap")))
+    assert (captured["status"], captured["amount_received"]) == ("succeeded", 700)
+    assert captured["latest_charge"]["amount_captured"] == 700
+    again = run(sandbox, lambda gateway: gateway.capture_payment_intent(held["id"], wanted, "key-cap-2"))
+    assert isinstance(again, Refused)
+    assert again.error["code"] == "payment_intent_unexpected_state"
+    assert again.error["payment_intent"]["id"] == held["id"]
+    part = {"payment_intent": held["id"], "amount": 300, "metadata": {"refundId": "r"}}
+    first, replayed, second = (
+        intent(run(sandbox, lambda gateway: gateway.create_refund(part, key)))  # noqa: B023 - run within the turn
+        for key in ("key-r1", "key-r1", "key-r2")
+    )
+    assert first["id"] == replayed["id"] != second["id"]
+    shown = intent(run(sandbox, lambda gateway: gateway.retrieve_refund(first["id"])))
+    assert (shown["amount"], shown["payment_intent"]) == (300, held["id"])
+    listed = intent(run(sandbox, lambda gateway: gateway.list_refunds(payment_intent=held["id"])))
+    assert [each["id"] for each in listed["data"]] == [second["id"], first["id"]]
+    charge = intent(run(sandbox, lambda gateway: gateway.retrieve_charge(first["charge"])))
+    assert charge["amount_refunded"] == 900  # both refunds, and the part of the hold that was not captured
+
+
+def ids(sandbox: Sandbox, do: Callable[[StripeGateway], Coroutine[Any, Any, Outcome]]) -> list[str]:
+    return [str(each["id"]) for each in intent(run(sandbox, do))["data"]]
+
+
+def test_gateway_lists_by_time_and_page(sandbox: Sandbox) -> None:
+    made = intent(create(sandbox, payment_method="pm_card_createDispute"))
+    now = made["created"]
+    wait_until(lambda: ids(sandbox, lambda gateway: gateway.list_disputes(payment_intent=made["id"])))
+    (dispute_id,) = ids(sandbox, lambda gateway: gateway.list_disputes(now - 60, made["id"]))
+    dispute = intent(run(sandbox, lambda gateway: gateway.retrieve_dispute(dispute_id)))
+    assert (dispute["object"], dispute["payment_intent"]) == ("dispute", made["id"])
+    assert ids(sandbox, lambda gateway: gateway.list_disputes(now + 3600)) == []
+    assert ids(sandbox, lambda gateway: gateway.list_refunds(created_gte=now + 3600)) == []
+    source = made["latest_charge"]["id"]
+    line, *_ = wait_until(lambda: ids(sandbox, lambda gateway: gateway.list_balance_transactions(source=source)))
+    assert line in ids(sandbox, lambda gateway: gateway.list_balance_transactions(now - 60, now + 60))
+    newest, older, *_ = ids(sandbox, lambda gateway: gateway.list_events(now - 60, now + 60))
+    assert ids(sandbox, lambda gateway: gateway.list_events(starting_after=newest, limit=1)) == [older]
+    assert ids(sandbox, lambda gateway: gateway.list_events(ending_before=older, limit=1)) == [newest]
 
 
 def test_gateway_hears_a_decline(sandbox: Sandbox) -> None:
