@@ -526,9 +526,15 @@ begin
   if not pg_try_advisory_xact_lock(hashtext('payments.dispatch'), hashtext(lane)) then
     return -1;
   end if;
-  select * into strict last from payments.relay_batches
+  select * into last from payments.relay_batches
   where queue_name <= lane and queue_name >= lane
   order by queue_name desc, batch_id desc limit 1;
+  if last.batch_id is null then
+    if not exists (select from payments.lanes where queue_name = lane) then
+      return 0; -- the consumer was removed; the relay learns that when it looks at the lanes next
+    end if;
+    raise no_data_found using message = format('lane %s has no batch to start from', lane);
+  end if;
 
   if last.window_done then
     opened := last.upto_snapshot;
@@ -650,6 +656,7 @@ create table payments.stripe_requests (
 );
 create index stripe_requests_by_payment on payments.stripe_requests (payment_id, call_id);
 create index stripe_requests_unanswered on payments.stripe_requests (last_attempt_at) where state <> 'answered';
+create index stripe_requests_to_reconcile on payments.stripe_requests (call_id) where state = 'to_reconcile';
 comment on table payments.stripe_requests is
   'Every call to Stripe that may move money: its idempotency key, its parameters word by word, and what became of it.';
 comment on column payments.stripe_requests.subject_id is 'The payment, or the refund, that the call is for.';
@@ -673,6 +680,31 @@ create table payments.watches (
 create index watches_by_time on payments.watches (next_look_at);
 comment on table payments.watches is
   'Payments whose PaymentIntent is not at rest, and when the reconciler looks at it next; each look doubles the pause.';
+comment on column payments.watches.next_look_at is
+  'Not before. The first look waits PAYMENTS_RECONCILE_AFTER_S longer: mostly Stripe tells us first.';
+
+-- Whatever leaves something open at Stripe is watched from that moment on, whoever wrote it; a new state begins the pauses
+-- anew. The reconciler ends the watch. Security definer: nobody who changes a payment needs to know of watches.
+create function payments.watch_payment() returns trigger
+language plpgsql security definer
+set search_path = ''
+as $$
+begin
+  insert into payments.watches (payment_id, next_look_at) values (new.payment_id, clock_timestamp())
+  on conflict (payment_id) do update set looks = 0, next_look_at = excluded.next_look_at;
+  return null;
+end $$;
+create trigger watch_payment after update of status on payments.payments for each row
+when (
+  new.status <> old.status and (
+    new.status in ('ACTION_REQUIRED', 'PROCESSING', 'AUTHORIZED', 'CAPTURING', 'VOIDING')
+    or (new.status = 'FAILED' and new.processor_payment_intent is not null)
+  )
+)
+execute function payments.watch_payment();
+create trigger watch_refund after insert or update of status on payments.refunds for each row
+when (new.status = 'PENDING')
+execute function payments.watch_payment();
 
 create table payments.reconciler_progress (
   job text primary key,
