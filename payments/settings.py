@@ -47,6 +47,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     worker_concurrency: int
     lease_s: int
     shutdown_grace_s: int
+    reconcile_after_s: float
+    action_required_hours: float
+    orphan_hold_hours: float
+    events_backfill_s: float
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None) -> Self:
@@ -181,6 +185,15 @@ def _seconds(low: float, high: float) -> Callable[[str], float]:
     return parse
 
 
+def _hours(low: float, high: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", text) or not low <= float(text) <= high:
+            raise ValueError(f"must be a number of hours from {low:g} to {high:g}")
+        return float(text)
+
+    return parse
+
+
 def _one_of(*words: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         if text.lower() not in words:
@@ -280,4 +293,8 @@ SETTINGS = (
     Setting("PAYMENTS_WORKER_CONCURRENCY", "worker_concurrency", "16", _whole(1, 256)),
     Setting("PAYMENTS_LEASE_S", "lease_s", "30", _whole(1, 3_600)),
     Setting("PAYMENTS_SHUTDOWN_GRACE_S", "shutdown_grace_s", "10", _whole(1, 300)),
+    Setting("PAYMENTS_RECONCILE_AFTER_S", "reconcile_after_s", "15", _seconds(0.1, 3_600)),
+    Setting("PAYMENTS_ACTION_REQUIRED_HOURS", "action_required_hours", "24", _hours(0.0001, 8_760)),
+    Setting("PAYMENTS_ORPHAN_HOLD_HOURS", "orphan_hold_hours", "24", _hours(0.0001, 8_760)),
+    Setting("PAYMENTS_EVENTS_BACKFILL_S", "events_backfill_s", "30", _seconds(0.1, 86_400)),
 )
