@@ -8,6 +8,7 @@
     │   ├── ClusterMoved          65  the database was restored into another cluster and not rebased yet
     │   ├── SchemaTooOld          65  the database needs `payments migrate` first
     │   ├── SchemaTooNew          65  the database belongs to a later release of this program
+    │   ├── ConsumerRefused       65  a consumer cannot be added, removed or given a password as wished
     │   ├── PortTaken             73  another process listens on HOST:PORT
     │   ├── DataDirectoryInUse    75  another `payments up` runs in the same data directory
     │   ├── EmbeddedPostgresFailed 70 the PostgreSQL of `payments up` would not start
@@ -83,6 +84,12 @@ class SchemaTooOld(OperatingError):
 
 class SchemaTooNew(OperatingError):
     """The database's schema comes from a later release than this program."""
+
+    exit_code = 65
+
+
+class ConsumerRefused(OperatingError):
+    """What is there already, or is not, stands against a wish about a consumer; nothing was changed."""
 
     exit_code = 65
 

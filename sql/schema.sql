@@ -59,6 +59,24 @@ return to_status = any (
 comment on function payments.may_change is
   'Whether a payment may go from one status to the other. CONFLICTED can be reached from anywhere, and left by an operator only.';
 
+-- The guards below ask for rights, not for names: a login role that is only a member of a service's role is bound as well.
+create function payments.is_operator() returns boolean
+language sql stable parallel safe
+return pg_has_role('payments_owner', 'usage');
+comment on function payments.is_operator is 'Whether the session acts with the rights of the schema''s owner.';
+
+create function payments.hears_stripe() returns boolean
+language sql stable parallel safe
+return pg_has_role('payments_worker', 'usage') or pg_has_role('payments_owner', 'usage');
+comment on function payments.hears_stripe is 'Whether the session may act on Stripe''s word: the worker and operators, not the API.';
+
+-- Refuses whatever the trigger is for; says why in the trigger's own words.
+create function payments.refuse() returns trigger
+language plpgsql as $$
+begin
+  raise exception '%', tg_argv[0] using errcode = 'check_violation';
+end $$;
+
 -- ------------------------------------------------------------------------------------------------------------------
 -- Who may ask
 -- ------------------------------------------------------------------------------------------------------------------
@@ -86,8 +104,8 @@ comment on column payments.api_keys.client_id is
 
 create table payments.customers (
   customer_id uuid primary key,
-  processor_customer text not null,
-  payment_method text not null,
+  processor_customer text not null check (starts_with(processor_customer, 'cus_')),
+  payment_method text not null check (starts_with(payment_method, 'pm_')),
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now()
 );
@@ -156,7 +174,8 @@ create table payments.payments (
     status not in ('AUTHORIZED', 'CAPTURING') or (amount_authorized > 0 and amount_captured = 0)
   ),
   constraint payments_capturing_has_wish check (
-    status <> 'CAPTURING' or (capture_id is not null and amount_to_capture is not null)
+    status <> 'CAPTURING'
+    or (capture_id is not null and amount_to_capture is not null and amount_to_capture <= amount_authorized)
   ),
   constraint payments_to_capture_within_authorized check (amount_to_capture between 1 and amount),
   constraint payments_nothing_captured_unless_succeeded check (
@@ -202,28 +221,65 @@ begin
     return new;
   end if;
   if new.status <> old.status and not payments.may_change(old.status, new.status)
-    and not (old.status = 'CONFLICTED' and current_user not in ('payments_api', 'payments_relay', 'payments_worker'))
+    and not (old.status = 'CONFLICTED' and payments.is_operator())
   then
     raise exception 'payment % cannot go from % to %', old.payment_id, old.status, new.status
       using errcode = 'check_violation',
         hint = 'The legal ways stand in payments.may_change; only an operator leaves CONFLICTED.';
   end if;
-  if current_user = 'payments_api' and new.status <> old.status and new.status not in ('CAPTURING', 'VOIDING') then
+  if ((new.status <> old.status and new.status not in ('CAPTURING', 'VOIDING'))
+      or (new.next_action is not null and new.next_action is distinct from old.next_action))
+    and not payments.hears_stripe()
+  then
     raise exception 'the API only asks: payment % becomes % when Stripe says so', old.payment_id, new.status
       using errcode = 'check_violation';
   end if;
-  if (new.payment_id, new.cart_id, new.customer_id, new.amount, new.currency, new.capture_method, new.client_id, new.created_at)
+  if (new.payment_id, new.cart_id, new.customer_id, new.amount, new.currency, new.capture_method, new.payment_method,
+      new.processor_customer, new.metadata, new.client_id, new.idempotency_key, new.fingerprint, new.created_at)
     is distinct from
-    (old.payment_id, old.cart_id, old.customer_id, old.amount, old.currency, old.capture_method, old.client_id, old.created_at)
+    (old.payment_id, old.cart_id, old.customer_id, old.amount, old.currency, old.capture_method, old.payment_method,
+      old.processor_customer, old.metadata, old.client_id, old.idempotency_key, old.fingerprint, old.created_at)
   then
     raise exception 'what was asked for never changes: payment %', old.payment_id using errcode = 'check_violation';
+  end if;
+  -- The worker asks Stripe for what stands here, and may have asked already; each wish is a call with a key of its own.
+  if old.status = 'AUTHORIZED' and new.status = 'CAPTURING' then
+    if new.capture_id is not distinct from old.capture_id then
+      raise exception 'payment %: each wish to capture has a capture_id of its own', old.payment_id
+        using errcode = 'check_violation';
+    end if;
+  elsif (new.order_id, new.capture_id, new.amount_to_capture) is distinct from (old.order_id, old.capture_id, old.amount_to_capture)
+    and not payments.is_operator()
+  then
+    raise exception 'payment %: order and wish to capture change only on the way from AUTHORIZED to CAPTURING', old.payment_id
+      using errcode = 'check_violation';
   end if;
   if old.processor_payment_intent is not null and new.processor_payment_intent is distinct from old.processor_payment_intent then
     raise exception 'payment % keeps its PaymentIntent', old.payment_id using errcode = 'check_violation';
   end if;
-  if new.amount_captured < old.amount_captured or new.last_sequence < old.last_sequence then
-    raise exception 'payment %: captured money and published events are never taken back', old.payment_id
+  if new.last_sequence < old.last_sequence
+    or (old.amount_captured > 0 and new.amount_captured <> old.amount_captured
+      and not (old.status = 'CONFLICTED' and payments.is_operator()))
+  then
+    raise exception 'payment %: captured money and published events are never taken back, nor counted anew', old.payment_id
       using errcode = 'check_violation';
+  end if;
+  if old.failure_reason is not null and new.status = old.status
+    and (new.failure_reason, new.failure_decline_code) is distinct from (old.failure_reason, old.failure_decline_code)
+  then
+    raise exception 'payment % has ended, and was told of with its reason', old.payment_id using errcode = 'check_violation';
+  end if;
+  -- Nested: called by the trigger that keeps these sums.
+  if (new.amount_reserved, new.amount_refunded) is distinct from (old.amount_reserved, old.amount_refunded)
+    and pg_trigger_depth() = 1
+  then
+    raise exception 'payment %: amount_reserved and amount_refunded are the sums of its refunds', old.payment_id
+      using errcode = 'check_violation';
+  end if;
+  -- An operator recognises, or disowns, money that was given back already.
+  if old.amount_reserved > 0 and (new.amount_captured = 0) <> (old.amount_captured = 0) then
+    new.amount_refunded := case when new.amount_captured > 0 then coalesce(
+      (select sum(r.amount) from payments.refunds r where r.payment_id = old.payment_id and r.status = 'PROCESSED'), 0) else 0 end;
   end if;
   new.version := old.version + 1;
   new.updated_at := now();
@@ -231,6 +287,8 @@ begin
 end $$;
 create trigger guard_payment before insert or update on payments.payments
 for each row execute function payments.guard_payment();
+create trigger keep_payments before delete or truncate on payments.payments
+execute function payments.refuse('payments are financial records: they are kept');
 
 -- The one rendering of a payment: every answer of the API, first or replayed, is this text.
 create function payments.payment_answer(p payments.payments) returns json
@@ -263,6 +321,11 @@ create table payments.payment_history (
   stripe_request_id text
 );
 create index payment_history_by_payment on payments.payment_history (payment_id, history_id);
+create trigger keep_history before update or delete or truncate on payments.payment_history
+execute function payments.refuse('history is append-only, and kept');
+create trigger guard_history before insert on payments.payment_history
+for each row when (new.source <> 'api' and not payments.hears_stripe())
+execute function payments.refuse('the API writes history in its own name only');
 comment on table payments.payment_history is 'Append-only: every signal about a payment, what was decided on it, and why.';
 comment on column payments.payment_history.stripe_request_id is 'Stripe''s own id of the call (req_…), for their support.';
 
@@ -298,7 +361,10 @@ create table payments.refunds (
   external boolean not null default false,
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
-  constraint refunds_failed_has_reason check ((status = 'FAILED') = (failure_reason is not null))
+  constraint refunds_failed_has_reason check ((status = 'FAILED') = (failure_reason is not null)),
+  constraint refunds_known_to_stripe check (
+    processor_reference is not null or (status in ('REQUESTED', 'FAILED') and not external)
+  )
 );
 create index refunds_by_payment on payments.refunds (payment_id, refund_id);
 create index refunds_unsettled on payments.refunds (updated_at) where status in ('REQUESTED', 'PENDING');
@@ -321,44 +387,67 @@ return to_status = any (
 );
 comment on function payments.refund_may_change is 'Whether a refund may go from one status to the other.';
 
--- Keeps amount_reserved and amount_refunded of the payment, whose CHECKs then refuse what is too much. Security definer: nobody
--- who may insert a refund needs to be able to touch those two sums.
 create function payments.guard_refund() returns trigger
+language plpgsql as $$
+begin
+  if tg_op = 'INSERT' then
+    if new.reason = 'compensation' and not payments.hears_stripe() then
+      raise exception 'only the service itself compensates' using errcode = 'check_violation';
+    end if;
+    return new;
+  end if;
+  if (new.refund_id, new.payment_id, new.amount, new.currency, new.reason, new.external, new.created_at) is distinct from
+    (old.refund_id, old.payment_id, old.amount, old.currency, old.reason, old.external, old.created_at)
+    or (old.processor_reference is not null and new.processor_reference is distinct from old.processor_reference)
+  then
+    raise exception 'what was asked for never changes: refund %', old.refund_id using errcode = 'check_violation';
+  end if;
+  if new.status <> old.status and not payments.refund_may_change(old.status, new.status) then
+    raise exception 'refund % cannot go from % to %', old.refund_id, old.status, new.status using errcode = 'check_violation';
+  end if;
+  new.updated_at := now();
+  return new;
+end $$;
+create trigger guard_refund before insert or update on payments.refunds
+for each row execute function payments.guard_refund();
+create trigger keep_refunds before delete or truncate on payments.refunds
+execute function payments.refuse('refunds are financial records: they are kept');
+
+-- Keeps amount_reserved and amount_refunded of the payment, whose CHECKs then refuse what is too much. Security definer: nobody
+-- who may insert a refund needs to be able to touch those two sums. AFTER, for a BEFORE trigger also runs for rows that
+-- ON CONFLICT then leaves out. pg_temp stands last, or a caller's own types and tables would stand first.
+create function payments.count_refund() returns trigger
 language plpgsql security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
-  was_reserved bigint := 0;
-  was_refunded bigint := 0;
+  reserved bigint := case when new.status <> 'FAILED' then new.amount else 0 end;
+  refunded bigint := case when new.status = 'PROCESSED' then new.amount else 0 end;
   payment payments.payments;
 begin
   if tg_op = 'UPDATE' then
-    if (new.refund_id, new.payment_id, new.amount, new.currency, new.reason, new.external, new.created_at) is distinct from
-      (old.refund_id, old.payment_id, old.amount, old.currency, old.reason, old.external, old.created_at)
-      or (old.processor_reference is not null and new.processor_reference is distinct from old.processor_reference)
-    then
-      raise exception 'what was asked for never changes: refund %', old.refund_id using errcode = 'check_violation';
+    reserved := reserved - case when old.status <> 'FAILED' then old.amount else 0 end;
+    refunded := refunded - case when old.status = 'PROCESSED' then old.amount else 0 end;
+    if reserved = 0 and refunded = 0 then
+      return null;
     end if;
-    if new.status <> old.status and not payments.refund_may_change(old.status, new.status) then
-      raise exception 'refund % cannot go from % to %', old.refund_id, old.status, new.status using errcode = 'check_violation';
-    end if;
-    new.updated_at := now();
-    was_reserved := case when old.status <> 'FAILED' then old.amount else 0 end;
-    was_refunded := case when old.status = 'PROCESSED' then old.amount else 0 end;
   end if;
   update payments.payments p
   set
-    amount_reserved = p.amount_reserved - was_reserved + case when new.status <> 'FAILED' then new.amount else 0 end,
+    amount_reserved = p.amount_reserved + reserved,
     -- What came after the end was never counted as captured, so its way back is not counted as refunded.
-    amount_refunded = case
-      when p.amount_captured = 0 then 0
-      else p.amount_refunded - was_refunded + case when new.status = 'PROCESSED' then new.amount else 0 end
-    end
+    amount_refunded = case when p.amount_captured = 0 then 0 else p.amount_refunded + refunded end
   where p.payment_id = new.payment_id
   returning p.* into strict payment;
   if tg_op = 'INSERT' then
-    if payment.amount_captured = 0 and new.reason is distinct from 'compensation' then
+    if payment.amount_captured = 0
+      and (new.reason is distinct from 'compensation' or payment.status not in ('FAILED', 'VOIDED', 'EXPIRED'))
+    then
       raise exception 'payment % is %: nothing was captured that a refund could give back', payment.payment_id, payment.status
+        using errcode = 'check_violation';
+    end if;
+    if payment.status = 'CONFLICTED' and not new.external then
+      raise exception 'payment % is CONFLICTED: an operator looks at it first', payment.payment_id
         using errcode = 'check_violation';
     end if;
     if new.currency <> payment.currency then
@@ -366,10 +455,10 @@ begin
         using errcode = 'check_violation';
     end if;
   end if;
-  return new;
+  return null;
 end $$;
-create trigger guard_refund before insert or update on payments.refunds
-for each row execute function payments.guard_refund();
+create trigger count_refund after insert or update on payments.refunds
+for each row execute function payments.count_refund();
 
 create function payments.refund_answer(r payments.refunds) returns json
 language sql stable parallel safe
@@ -394,6 +483,8 @@ create table payments.disputes (
   updated_at timestamptz not null default now()
 );
 create index disputes_by_payment on payments.disputes (payment_id);
+create trigger keep_disputes before delete or truncate on payments.disputes
+execute function payments.refuse('disputes are financial records: they are kept');
 comment on table payments.disputes is 'Chargebacks and inquiries: an axis of their own, beside the state of the payment.';
 comment on column payments.disputes.processor_reference is 'Stripe''s dispute (dp_… or du_…).';
 comment on column payments.disputes.status is 'Stripe''s word, e.g. needs_response, under_review, won, lost.';
@@ -425,6 +516,49 @@ create index outbox_by_xid on payments.outbox (xid, outbox_id);
 -- These happen to a payment once in its life; publishing one twice is refused here, whatever the code above believes.
 create unique index outbox_once_in_a_life on payments.outbox (aggregate_id, event_type)
 where event_type in ('payment-requested', 'payment-succeeded', 'payment-failed', 'payment-voided', 'payment-expired');
+create trigger keep_events before update on payments.outbox
+execute function payments.refuse('the outbox is append-only');
+create trigger guard_event before insert on payments.outbox
+for each row when (
+  new.event_type not in ('payment-requested', 'capture-requested', 'void-requested', 'refund-requested')
+  and not payments.hears_stripe()
+)
+execute function payments.refuse('the API publishes wishes; outcomes are Stripe''s word');
+
+-- Numbers without gap, for the service's own roles: whoever takes a number publishes it, and whoever publishes has taken one, or
+-- the next event of the payment would find its number taken. Asked at commit, and never for a payment's first event.
+create function payments.require_event() returns trigger
+language plpgsql
+set enable_seqscan = off
+as $$
+begin
+  if new.last_sequence - old.last_sequence <> (
+    select count(*) from payments.outbox o
+    where o.aggregate_id = new.payment_id and o.sequence > old.last_sequence and o.sequence <= new.last_sequence
+  ) then
+    raise exception 'the events of payment % are numbered without gap', new.payment_id using errcode = 'check_violation';
+  end if;
+  return null;
+end $$;
+create constraint trigger require_event after update on payments.payments deferrable initially deferred
+for each row when (new.last_sequence <> old.last_sequence and not payments.is_operator())
+execute function payments.require_event();
+
+create function payments.require_number() returns trigger
+language plpgsql
+set enable_seqscan = off
+as $$
+begin
+  if not exists (
+    select from payments.payments p where p.payment_id = new.aggregate_id and p.last_sequence >= new.sequence
+  ) then
+    raise exception 'the events of payment % are numbered without gap', new.aggregate_id using errcode = 'check_violation';
+  end if;
+  return null;
+end $$;
+create constraint trigger require_number after insert on payments.outbox deferrable initially deferred
+for each row when (new.sequence > 1 and not payments.is_operator())
+execute function payments.require_number();
 comment on table payments.outbox is
   'Append-only: events in the transaction of the change that they tell of. payments.outbox_status says what was dispatched.';
 comment on column payments.outbox.aggregate_id is 'The payment, also for events of its refunds and disputes.';
@@ -657,6 +791,11 @@ create table payments.stripe_requests (
 create index stripe_requests_by_payment on payments.stripe_requests (payment_id, call_id);
 create index stripe_requests_unanswered on payments.stripe_requests (last_attempt_at) where state <> 'answered';
 create index stripe_requests_to_reconcile on payments.stripe_requests (call_id) where state = 'to_reconcile';
+create trigger keep_answer before update on payments.stripe_requests
+for each row when (
+  old.state = 'answered' and (new.state, new.outcome, new.answered_at) is distinct from (old.state, old.outcome, old.answered_at)
+)
+execute function payments.refuse('the call has been answered: Stripe''s word stands');
 comment on table payments.stripe_requests is
   'Every call to Stripe that may move money: its idempotency key, its parameters word by word, and what became of it.';
 comment on column payments.stripe_requests.subject_id is 'The payment, or the refund, that the call is for.';
@@ -687,7 +826,7 @@ comment on column payments.watches.next_look_at is
 -- anew. The reconciler ends the watch. Security definer: nobody who changes a payment needs to know of watches.
 create function payments.watch_payment() returns trigger
 language plpgsql security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   insert into payments.watches (payment_id, next_look_at) values (new.payment_id, clock_timestamp())
@@ -749,6 +888,9 @@ create table payments.inbox (
 );
 create index inbox_unprocessed on payments.inbox (inbox_id) where processed_at is null;
 create index inbox_by_payment on payments.inbox (payment_id, inbox_id) where payment_id is not null;
+create trigger guard_inbox before insert on payments.inbox
+for each row when (new.source <> 'stripe-webhook' and not payments.hears_stripe())
+execute function payments.refuse('the API brings only webhooks');
 comment on table payments.inbox is
   'Everything Stripe told us, by webhook, in an answer, or when asked again. The recorder weighs each row once.';
 comment on column payments.inbox.message_id is
@@ -992,11 +1134,12 @@ cross join lateral (
 ) owed;
 comment on view payments.outbox_lag is 'Each queue: how many events it is owed, and since when.';
 
--- Security definer: whoever may see how long the queues are may not read what is in them. A queue that is locked or dropped
--- is left out; counting stops at 100,000, so that a backlog of millions does not make looking at it costly.
+-- Security definer: whoever may see how long the queues are may not read what is in them. A queue that is locked, dropped or
+-- closed is left out; counting stops at 100,000, so that a backlog of millions does not make looking at it costly.
+-- pg_temp stands last: unnamed it would come first, and a caller's own type `text` would run its CHECK with the owner's rights.
 create function payments.queue_lengths() returns table (queue_name text, length bigint, oldest_age interval)
 language plpgsql security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set lock_timeout = '100ms'
 as $$
 declare
@@ -1008,7 +1151,7 @@ begin
         'select %L::text, count(*), now() - min(enqueued_at) '
         'from (select enqueued_at from pgmq.%I order by msg_id limit 100000) m', lane, 'q_' || lane
       );
-    exception when lock_not_available or undefined_table then
+    exception when lock_not_available or undefined_table or insufficient_privilege then
       null;
     end;
   end loop;
@@ -1109,7 +1252,8 @@ comment on view payments.audit_imbalances is
 revoke all on all functions in schema payments from public;
 grant usage on schema payments, pgmq to payments_api, payments_relay, payments_worker, payments_readonly;
 grant execute on function
-  payments.rfc3339, payments.routing_key, payments.may_change, payments.is_dispatched, payments.last_batch,
+  payments.rfc3339, payments.routing_key, payments.may_change, payments.is_operator, payments.hears_stripe,
+  payments.is_dispatched, payments.last_batch,
   payments.settled_snapshot, payments.everywhere_dispatched, payments.outbox_beyond, payments.passed_at, payments.dispatched_at,
   payments.payment_answer, payments.refund_answer, payments.refund_may_change, payments.event_headers, payments.queue_lengths
 to payments_api, payments_relay, payments_worker, payments_readonly;
@@ -1131,8 +1275,9 @@ grant insert (customer_id, processor_customer, payment_method), update (processo
 on payments.customers to payments_api;
 grant insert (payment_id, signal, source, from_status, to_status, decision, why) on payments.payment_history to payments_api;
 grant insert (event_id, event_type, aggregate_id, sequence, payload, headers) on payments.outbox to payments_api;
-grant select (outbox_id, event_id, event_type, occurred_at, xid) on payments.outbox to payments_api;
-grant insert on payments.idempotency_keys to payments_api;
+grant select (outbox_id, event_id, event_type, aggregate_id, sequence, occurred_at, xid) on payments.outbox to payments_api;
+grant insert (client_id, idempotency_key, fingerprint, payment_id, response_status, response_location, response_body)
+on payments.idempotency_keys to payments_api;
 grant insert (source, message_id, message_type, payment_id, payload) on payments.inbox to payments_api;
 
 grant select on payments.outbox, payments.lanes, payments.relay_batches to payments_relay;
@@ -1164,7 +1309,9 @@ grant select, insert, update on payments.reconciler_progress to payments_worker;
 grant insert (payment_id, signal, source, from_status, to_status, decision, why, stripe_request_id)
 on payments.payment_history to payments_worker;
 grant insert (event_id, event_type, aggregate_id, sequence, payload, headers, occurred_at) on payments.outbox to payments_worker;
-grant insert, update on payments.stripe_requests to payments_worker;
+grant insert, update (
+  attempts, state, outcome, http_status, stripe_request_id, last_error, first_attempt_at, last_attempt_at, answered_at
+) on payments.stripe_requests to payments_worker;
 grant select, update on payments.rate_limits to payments_worker;
 grant insert (source, message_id, message_type, payment_id, payload) on payments.inbox to payments_worker;
 grant update (payment_id, processed_at, outcome, attempts, last_error, next_attempt_at) on payments.inbox to payments_worker;

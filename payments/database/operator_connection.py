@@ -5,7 +5,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
-from psycopg.errors import InsufficientPrivilege, InvalidSchemaName, UndefinedFunction, UndefinedTable
+from psycopg.errors import (
+    InsufficientPrivilege,
+    InvalidSchemaName,
+    ReadOnlySqlTransaction,
+    UndefinedFunction,
+    UndefinedTable,
+)
 from psycopg.rows import RowFactory, tuple_row
 
 from payments.database.migrate import unreachable
@@ -29,6 +35,11 @@ def operator_connection(dsn: str, row_factory: RowFactory[Any] = tuple_row) -> I
         raise SchemaTooOld(
             "The database has no payments schema, or an older one.",
             advice="Run `payments migrate` as an administrator of the database.",
+        ) from error
+    except ReadOnlySqlTransaction as error:
+        raise DatabaseUnsuitable(
+            "This database can only be read: it is a standby, or set so.",
+            advice="Set DATABASE_URL to the primary.",
         ) from error
     except InsufficientPrivilege as error:
         raise DatabaseUnsuitable(

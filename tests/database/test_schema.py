@@ -66,7 +66,9 @@ def numbered(query: bytes) -> str:
     return re.sub(r"%\((\w+)\)s|%%", number, query.decode())
 
 
-UTILITY = re.compile(r"(--.*\n)*\s*(do|set|reset|create|listen|notify|lock|begin|commit)\b", re.IGNORECASE)
+UTILITY = re.compile(
+    r"(--.*\n)*\s*(do|set|reset|create|alter|drop|grant|listen|notify|lock|begin|commit)\b", re.IGNORECASE
+)
 
 
 @pytest.mark.parametrize(("room", "name"), [(room, name) for room in rooms() for name in load_queries(room)])

@@ -1,11 +1,8 @@
 """The process `payments relay`: real ones, killed for real."""
 
 import contextlib
-import json
-import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,35 +22,11 @@ from tests.relay.outbox_rows import (
     insert_payment,
     owed,
 )
+from tests.relay.relays import Relays, lag_is_nil
 
 Eventually = Callable[..., Any]
 LANE = "payment_requested"
 LATER = ("payment-authorized", "capture-requested", "refund-requested", "refund-processed", "dispute-opened")
-
-
-class Relays:
-    """Starts relays on a database, each with a log file of its own."""
-
-    def __init__(self, database: Database, directory: Path) -> None:
-        self._database = database
-        self._directory = directory
-        self.processes: list[subprocess.Popen[bytes]] = []
-
-    def start(self, **environment: str) -> subprocess.Popen[bytes]:
-        log = (self._directory / f"relay-{len(self.processes)}.log").open("wb")
-        env = {**os.environ, "DATABASE_URL": self._database.dsn("payments_relay"), **environment}
-        with log:
-            process = subprocess.Popen([sys.executable, "-m", "payments", "relay"], env=env, stderr=log)
-        self.processes.append(process)
-        return process
-
-    def events(self, number: int = 0) -> list[dict[str, Any]]:
-        """The log lines of a relay."""
-        lines = (self._directory / f"relay-{number}.log").read_text().splitlines()
-        return [json.loads(line) for line in lines if line.startswith("{")]
-
-    def says(self, event: str, number: int = 0, **fields: object) -> bool:
-        return any(line["event"] == event and fields.items() <= line.items() for line in self.events(number))
 
 
 @pytest.fixture
@@ -63,13 +36,6 @@ def relays(database: Database, tmp_path: Path) -> Iterator[Relays]:
     for process in found.processes:
         process.kill()
         process.wait()
-
-
-def lag_is_nil(database: Database) -> bool:
-    with database.connect("payments_relay") as conn:
-        return conn.execute("select from payments.lanes_with_work() where has_work").fetchall() == [] and not any(
-            row[0] for row in conn.execute("select waiting from payments.outbox_lag")
-        )
 
 
 def write(database: Database, until: threading.Event, number: int, faults: list[BaseException]) -> None:
