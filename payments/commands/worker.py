@@ -10,7 +10,10 @@ from payments.process import database_url, run_process
 from payments.settings import Settings
 from payments.stripe_gateway.gateway import StripeGateway
 from payments.wakeup import Listener, Notifier
+from payments.worker.cancel_payment_intent import CANCEL_PAYMENT_INTENT
+from payments.worker.capture_payment_intent import CAPTURE_PAYMENT_INTENT
 from payments.worker.create_payment_intent import CREATE_PAYMENT_INTENT
+from payments.worker.create_refund import CREATE_REFUND
 from payments.worker.worker import Worker
 
 HELP = "call Stripe for what was requested, and record its answers and webhooks"
@@ -18,7 +21,7 @@ ROLE = "payments_worker"
 # Each command takes a connection for two transactions of milliseconds, and none while it waits for Stripe; the recorder
 # takes one or two. More would only crowd PostgreSQL.
 CONNECTIONS_MAX = 10
-OPERATIONS = (CREATE_PAYMENT_INTENT,)
+OPERATIONS = (CREATE_PAYMENT_INTENT, CAPTURE_PAYMENT_INTENT, CANCEL_PAYMENT_INTENT, CREATE_REFUND)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

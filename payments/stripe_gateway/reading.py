@@ -50,7 +50,8 @@ def read_answer(  # noqa: PLR0913 - the parts of an answer
         case _ if 400 <= status < 500 and error is not None and status not in _DOUBTFUL_4XX:
             return _read_refusal(status, error, code, request_id, retry_after)
         case _:
-            return Unknown(why, status, request_id, is_replayed)
+            # A 2xx is no doubt that Stripe keeps: its body was lost on the way, and the next replay may bring it.
+            return Unknown(why, status, request_id, is_replayed=is_replayed and not 200 <= status < 300)
 
 
 def _read_object(status: int, content: StripeObject, request_id: str | None) -> Outcome:

@@ -8,14 +8,15 @@ import msgspec
 
 from payments.database.connections import Connection
 from payments.database.queries import load_queries
-from payments.domain.attempts import Call, CallState, Park, Record, Retry
+from payments.domain.attempts import Call, CallOutcome, CallState, Park, Reconcile
+from payments.domain.following import Record, Retry
 from payments.domain.states import PaymentStatus
 from payments.inbox.rows import receive
 from payments.outbox.events import PaymentVoided
 from payments.outbox.rows import append
 from payments.queues.queue import Leased
 from payments.stripe_gateway.outcomes import Answered, Declined, Outcome, Refused
-from payments.worker.operation import Command, Operation, Payment
+from payments.worker.operation import Command, Operation, Payment, Refund, Situation
 
 # The API and the recorder keep a payment locked for milliseconds. Whoever keeps it longer must not hold up the others:
 # every command that waits for him has a connection of the pool, which the recorder needs, too.
@@ -39,6 +40,7 @@ class StartedAttempt(msgspec.Struct, frozen=True):
 
     operation: str
     payment_id: UUID
+    subject_id: UUID
     call_id: int
     attempt: int
     begun_at: datetime
@@ -61,26 +63,48 @@ async def lock_payment(conn: Connection, payment_id: UUID) -> Payment | None:
     return Payment(**cast("dict[str, Any]", fields))
 
 
-async def find_call(conn: Connection, operation: Operation, command: Command) -> tuple[KnownCall | None, datetime]:
-    """The newest intended call for the subject, if any, and the database's time."""
-    values = {"subject_id": command.subject_id, "operation": operation.name}
+async def find_refund(conn: Connection, command: Command) -> Refund | None:
+    """The refund of a command, if the payment has it; the payment must be locked."""
+    values = {"refund_id": command.subject_id, "payment_id": command.payment_id}
+    row = await (await conn.execute(_QUERIES["find_refund"], values)).fetchone()
+    return None if row is None else Refund(*cast("tuple[UUID, int, str | None, str]", row))
+
+
+async def find_call(conn: Connection, operation_name: str, subject_id: UUID) -> KnownCall | None:
+    """The newest generation of the call for the subject, locked; None when nobody intended one."""
+    values = {"subject_id": subject_id, "operation": operation_name}
     row = await (await conn.execute(_QUERIES["find_call"], values)).fetchone()
     if row is None:
-        time = await (await conn.execute(_QUERIES["database_time"])).fetchone()
-        assert time is not None
-        return None, cast("datetime", time[0])
-    call = Call(CallState(str(row[1])), cast("int", row[2]), cast("datetime | None", row[3]))
-    return KnownCall(cast("int", row[0]), call), cast("datetime", row[4])
+        return None
+    call_id, state, attempts, first_attempt_at, outcome, generation, answered_at = cast("tuple[Any, ...]", row)
+    call = Call(
+        state=CallState(state),
+        attempts=attempts,
+        first_attempt_at=first_attempt_at,
+        outcome=outcome,
+        generation=generation,
+        answered_at=answered_at,
+    )
+    return KnownCall(call_id, call)
 
 
-async def intend_call(conn: Connection, operation: Operation, command: Command, payment: Payment) -> int:
-    """A new call, its parameters stored as they will be sent for ever; returns its id."""
+async def database_time(conn: Connection) -> datetime:
+    """The one clock that all hosts share."""
+    row = await (await conn.execute(_QUERIES["database_time"])).fetchone()
+    assert row is not None
+    return cast("datetime", row[0])
+
+
+async def intend_call(conn: Connection, operation: Operation, situation: Situation, generation: int) -> int:
+    """A call under a new key, its parameters stored as they will be sent for ever; returns its id."""
+    command = situation.command
     values = {
         "payment_id": command.payment_id,
         "subject_id": command.subject_id,
         "operation": operation.name,
-        "idempotency_key": operation.idempotency_key(command, generation=1),
-        "parameters": msgspec.json.encode(operation.build_parameters(payment)).decode(),
+        "generation": generation,
+        "idempotency_key": operation.idempotency_key(command, generation),
+        "parameters": msgspec.json.encode(operation.build_parameters(situation)).decode(),
     }
     row = await (await conn.execute(_QUERIES["intend_call"], values)).fetchone()
     assert row is not None
@@ -95,6 +119,7 @@ async def begin_attempt(conn: Connection, operation: Operation, command: Command
     return StartedAttempt(
         operation=operation.name,
         payment_id=command.payment_id,
+        subject_id=command.subject_id,
         call_id=call_id,
         attempt=cast("int", attempt),
         begun_at=cast("datetime", begun_at),
@@ -115,6 +140,7 @@ async def record_answer(conn: Connection, started: StartedAttempt, outcome: Outc
     await conn.execute(_QUERIES["record_answer"], values)
     payload = {
         "operation": started.operation,
+        "subjectId": started.subject_id,
         "outcome": record.outcome,
         "httpStatus": outcome.http_status,
         "requestId": outcome.request_id,
@@ -152,9 +178,31 @@ async def record_doubt(conn: Connection, started: StartedAttempt, outcome: Outco
 
 
 async def park_call(conn: Connection, call_id: int, outcome: Outcome | None, park: Park) -> bool:
-    """Leaves the call to an operator or the reconciler; False when it was answered meanwhile."""
+    """Leaves the call to an operator; False when it was answered meanwhile."""
     values = {"call_id": call_id, "error": park.why, **_seen(outcome)}
     return (await conn.execute(_QUERIES["park_call"], values)).rowcount > 0
+
+
+async def leave_to_reconciler(conn: Connection, call_id: int, outcome: Outcome | None, why: Reconcile) -> None:
+    """The key is of no use any more: the reconciler looks at Stripe.
+
+    It then closes the call: as `settled` when what the call did was found, and went into the inbox; as `absent` when
+    nothing exists at Stripe. After `absent` a command is due, which goes out under the next generation's key.
+    """
+    await conn.execute(_QUERIES["leave_to_reconciler"], {"call_id": call_id, "error": why.why, **_seen(outcome)})
+
+
+async def unpark_call(conn: Connection, operation_name: str, subject_id: UUID) -> CallState | None:
+    """Lets a parked call go on, for an operator who puts its dead letter back into the queue, in one transaction.
+
+    The subject is the payment's id for create_payment_intent (queue payment_requested) and cancel_payment_intent
+    (void_requested), `captureId` for capture_payment_intent (capture_requested), `refundId` for create_refund
+    (refund_requested). Returns the call's new state: `to_reconcile` means that the reconciler will send a command of
+    its own, and that the one put back is only acknowledged. None: no such call is parked; the command alone decides.
+    """
+    values = {"subject_id": subject_id, "operation": operation_name}
+    row = await (await conn.execute(_QUERIES["unpark_call"], values)).fetchone()
+    return None if row is None else CallState(str(row[0]))
 
 
 async def leave_dead_letter(conn: Connection, queue_name: str, lease: Leased, payment_id: UUID, error: str) -> None:
@@ -171,9 +219,9 @@ async def leave_dead_letter(conn: Connection, queue_name: str, lease: Leased, pa
     await conn.execute(_QUERIES["leave_dead_letter"], values)
 
 
-async def close_call(conn: Connection, call_id: int, outcome: str) -> None:
-    """Nothing more will be asked: the answer is known by another way, or not wanted any more."""
-    await conn.execute(_QUERIES["close_call"], {"call_id": call_id, "outcome": outcome})
+async def close_call(conn: Connection, call_id: int, outcome: CallOutcome, error: str | None = None) -> None:
+    """Nothing more will be asked under this key."""
+    await conn.execute(_QUERIES["close_call"], {"call_id": call_id, "outcome": outcome, "error": error})
 
 
 async def void_payment(conn: Connection, payment_id: UUID, traceparent: str | None) -> None:

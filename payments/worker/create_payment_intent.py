@@ -5,10 +5,11 @@ from uuid import UUID
 
 import msgspec
 
-from payments.domain.attempts import decide_attempt
+from payments.domain.attempts import Decision, decide_create
+from payments.domain.following import CREATE_RULES
 from payments.stripe_gateway.gateway import EXPAND_CHARGE, StripeGateway
 from payments.stripe_gateway.outcomes import Outcome
-from payments.worker.operation import Command, Operation, Parameters, Payment
+from payments.worker.operation import Command, Operation, Parameters, Situation
 
 # Enough to find the payment again from Stripe alone.
 OURS = frozenset({"paymentId", "cartId", "orderId", "customerId"})
@@ -26,12 +27,19 @@ def read_command(message: object) -> Command:
     return Command(payment_id, payment_id)
 
 
-def build_parameters(payment: Payment) -> dict[str, Any]:
+def decide(situation: Situation) -> Decision:
+    """A payment is asked for once."""
+    return decide_create(situation.status, situation.call, situation.now)
+
+
+def build_parameters(situation: Situation) -> dict[str, Any]:
     """What to ask of Stripe (https://docs.stripe.com/api/payment_intents/create).
 
     Payment methods are those switched on in the Dashboard, so a new one needs no release; but none that redirects:
     there is no page of ours to return to, and without `allow_redirects: never` Stripe would insist on a return_url.
     """
+    payment = situation.payment
+    assert payment is not None
     ours = {
         "paymentId": str(payment.payment_id),
         "cartId": str(payment.cart_id),
@@ -47,6 +55,8 @@ def build_parameters(payment: Payment) -> dict[str, Any]:
         "metadata": {**_forwarded(payment.metadata), **ours},
         "expand": EXPAND_CHARGE,
     }
+    if payment.processor_customer is not None:
+        parameters["customer"] = payment.processor_customer
     if payment.payment_method is not None:
         parameters["payment_method"] = payment.payment_method
         parameters["confirm"] = True
@@ -72,8 +82,9 @@ async def call(gateway: StripeGateway, parameters: Parameters, idempotency_key: 
 CREATE_PAYMENT_INTENT = Operation(
     name="create_payment_intent",
     queue="payment_requested",
+    rules=CREATE_RULES,
     read_command=read_command,
-    decide=decide_attempt,
+    decide=decide,
     build_parameters=build_parameters,
     call=call,
 )

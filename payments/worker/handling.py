@@ -25,22 +25,22 @@ from payments.database.connections import DATABASE_AWAY, Connection, Pool, trans
 from payments.domain.attempts import (
     AlreadySettled,
     Attempt,
+    CallOutcome,
     Decision,
-    Next,
+    Later,
     Park,
-    Record,
-    Retry,
+    Reconcile,
     Unclaimed,
     VoidWithoutCall,
-    decide_next,
 )
+from payments.domain.following import Next, Record, Renew, Retry, decide_next
 from payments.queues.queue import Leased, Queue
 from payments.stripe_gateway.gateway import StripeGateway
 from payments.stripe_gateway.outcomes import Outcome
 from payments.wakeup import INBOX, OUTBOX, SETTLED, Notifier
 from payments.worker import calls
 from payments.worker.calls import StartedAttempt
-from payments.worker.intent import CommitUncertain, commit_intent, put_away
+from payments.worker.intent import NOBODYS, CommitUncertain, commit_intent
 from payments.worker.operation import Command, Operation
 
 # An answer that cannot be stored because the database is away is offered again for so long; after that, the next
@@ -138,7 +138,8 @@ class Handler:
         outcome = await self._operation.call(self._around.gateway, started.parameters, started.idempotency_key)
         took_s = time.monotonic() - began
         self._around.on_outcome(outcome)
-        following = decide_next(outcome, started.attempt, lease.read_ct, random.random())  # noqa: S311 - jitter
+        jitter = random.random()  # noqa: S311 - no secret
+        following = decide_next(outcome, started.attempt, lease.read_ct, jitter, self._operation.rules)
         return Called(started, outcome, following, took_s)
 
     async def _store(self, lease: Leased, command: Command, called: Called) -> bool:
@@ -163,10 +164,16 @@ class Handler:
             case Retry():
                 await calls.record_doubt(conn, called.started, called.outcome, following)
                 return bool(await self.queue.postpone(conn, [lease], [following.after_s]))
+            case Renew():
+                await calls.close_call(conn, called.started.call_id, CallOutcome.SUPERSEDED, following.why)
+                return bool(await self.queue.postpone(conn, [lease], [following.after_s]))
+            case Reconcile():
+                await calls.leave_to_reconciler(conn, called.started.call_id, called.outcome, following)
+                return bool(await self.queue.ack(conn, [lease]))
             case Park():
                 is_parked = await calls.park_call(conn, called.started.call_id, called.outcome, following)
-                is_held = await put_away(conn, self.queue, lease, command, following)
-                if following.dead_letter and is_parked and not is_held:
+                is_held = await self.queue.dead_letter(conn, lease, command.payment_id, following.why)
+                if is_parked and not is_held:
                     # Whoever has the command now finds the call parked, and only acknowledges.
                     await calls.leave_dead_letter(conn, self.queue.name, lease, command.payment_id, following.why)
                 return is_held
@@ -222,10 +229,14 @@ class Handler:
                 log.info("payment.voided_uncalled", **fields)
             case AlreadySettled():
                 log.info("command.settled_before", why=decision.why, **fields)
+            case Later():
+                log.info("command.postponed", why=decision.why, after_s=round(decision.after_s, 1), **fields)
+            case Reconcile():
+                log.warning("call.left_to_reconciler", why=decision.why, **fields)
             case Park():
                 log.error("call.parked", why=decision.why, **fields)
             case Unclaimed():
-                log.error("command.died", error="names a payment that does not exist", **fields)
+                log.error("command.died", error=NOBODYS, **fields)
             case Attempt():
                 raise AssertionError("an attempt is told of when its outcome is known")
             case _:
@@ -246,8 +257,10 @@ class Handler:
             case Record():
                 self._around.notifier.notify(INBOX)
                 log.info("call.answered", **fields)
-            case Retry(after_s=after_s, why=why):
+            case Retry(after_s=after_s, why=why) | Renew(after_s=after_s, why=why):
                 log.warning("call.postponed", why=why, after_s=round(after_s, 1), **fields)
+            case Reconcile(why=why):
+                log.warning("call.left_to_reconciler", why=why, **fields)
             case Park(why=why):
                 log.error("call.parked", why=why, **fields)
             case _:

@@ -9,6 +9,7 @@ from uuid import UUID
 import msgspec
 
 from payments.domain.attempts import Call, Decision
+from payments.domain.following import CallRules
 from payments.domain.states import PaymentStatus
 from payments.stripe_gateway.gateway import StripeGateway
 from payments.stripe_gateway.outcomes import Outcome
@@ -17,10 +18,15 @@ Parameters = Mapping[str, Any]
 
 
 class Command(msgspec.Struct, frozen=True):
-    """Who a message is about: the payment, and the subject of the call (the payment itself, or one of its refunds)."""
+    """Who a message is about: the payment, and the subject of the call (the payment, a wish to capture, a refund).
+
+    `cancellation_reason`: of a cancel; Stripe's word, None when a person asked.
+    """
 
     payment_id: UUID
     subject_id: UUID
+    is_refund: bool = False
+    cancellation_reason: str | None = None
 
 
 class Payment(msgspec.Struct, frozen=True):
@@ -34,8 +40,45 @@ class Payment(msgspec.Struct, frozen=True):
     currency: str
     capture_method: str
     payment_method: str | None
+    processor_customer: str | None
     metadata: dict[str, str]
     status: PaymentStatus
+    processor_payment_intent: str | None
+    capture_id: UUID | None
+    amount_to_capture: int | None
+
+
+class Refund(msgspec.Struct, frozen=True):
+    """The row of a refund, under its payment's lock."""
+
+    refund_id: UUID
+    amount: int
+    reason: str | None
+    status: str
+
+
+class Situation(msgspec.Struct, frozen=True):
+    """All that a decision may depend on; `now` is the database's time.
+
+    `call`: the newest generation of this very call. `was_asked`: something may exist at Stripe for this payment.
+    """
+
+    command: Command
+    payment: Payment | None
+    refund: Refund | None
+    call: Call | None
+    was_asked: bool
+    now: datetime
+
+    @property
+    def status(self) -> PaymentStatus | None:
+        """The payment's, if there is one."""
+        return self.payment.status if self.payment else None
+
+    @property
+    def has_intent(self) -> bool:
+        """Whether we know the payment's PaymentIntent."""
+        return self.payment is not None and self.payment.processor_payment_intent is not None
 
 
 @dataclass(frozen=True)
@@ -43,16 +86,23 @@ class Operation:
     """One kind of call.
 
     `name` is the word of payments.stripe_requests, `queue` the pgmq queue. `read_command` raises ValueError on a
-    message that nobody can work on. `build_parameters` says what to ask the first time; later attempts read it back.
+    message that nobody can work on. `build_parameters` says what to ask under a new key; later attempts read that back.
     """
 
     name: str
     queue: str
+    rules: CallRules
     read_command: Callable[[object], Command]
-    decide: Callable[[PaymentStatus | None, Call | None, datetime], Decision]
-    build_parameters: Callable[[Payment], Parameters]
+    decide: Callable[[Situation], Decision]
+    build_parameters: Callable[[Situation], Parameters]
     call: Callable[[StripeGateway, Parameters, str], Awaitable[Outcome]]
 
     def idempotency_key(self, command: Command, generation: int) -> str:
         """The key under which Stripe knows this call: the same from every worker, after every crash."""
         return f"{command.subject_id}/{self.name}/{generation}"
+
+
+def part_intent(parameters: Parameters) -> tuple[str, dict[str, Any]]:
+    """Parts the PaymentIntent, which stands in the call's path, from what stands in its body."""
+    rest = dict(parameters)
+    return str(rest.pop("payment_intent")), rest

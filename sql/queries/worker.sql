@@ -5,14 +5,20 @@ select set_config('lock_timeout', %(lock_wait)s, true);
 -- name: lock_payment
 -- The payment of a command. Its lock makes the decision to call, and a wish to void, come one after the other.
 select
-  payment_id, cart_id, order_id, customer_id, amount, currency, capture_method, payment_method, metadata, status
+  payment_id, cart_id, order_id, customer_id, amount, currency, capture_method, payment_method, processor_customer, metadata,
+  status, processor_payment_intent, capture_id, amount_to_capture
 from payments.payments
 where payment_id = %(payment_id)s::uuid
 for update;
 
+-- name: find_refund
+-- A refund of this payment; whoever changes it needs the payment's lock, too.
+select refund_id, amount, reason, status from payments.refunds
+where refund_id = %(refund_id)s::uuid and payment_id = %(payment_id)s::uuid;
+
 -- name: find_call
--- The newest call that somebody intended for this subject, and the database's time.
-select call_id, state, attempts, first_attempt_at, clock_timestamp()
+-- The newest generation of the call that somebody intended for this subject.
+select call_id, state, attempts, first_attempt_at, outcome, generation, answered_at
 from payments.stripe_requests
 where subject_id = %(subject_id)s::uuid and operation = %(operation)s
 order by generation desc limit 1
@@ -23,9 +29,9 @@ for update;
 select clock_timestamp();
 
 -- name: intend_call
--- A first call for this subject: its key and its parameters stand from now on.
+-- A call under a key of its own: key and parameters stand from now on.
 insert into payments.stripe_requests (payment_id, subject_id, operation, generation, idempotency_key, parameters)
-values (%(payment_id)s, %(subject_id)s, %(operation)s, 1, %(idempotency_key)s, %(parameters)s::json)
+values (%(payment_id)s, %(subject_id)s, %(operation)s, %(generation)s, %(idempotency_key)s, %(parameters)s::json)
 returning call_id;
 
 -- name: begin_attempt
@@ -62,14 +68,46 @@ from (
   from (
     select call_id, attempts, state = 'in_flight' and last_attempt_at = %(begun_at)s::timestamptz as is_last
     from payments.stripe_requests
-    where call_id = %(call_id)s and state not in ('answered', 'parked')
+    where call_id = %(call_id)s and state not in ('answered', 'parked', 'to_reconcile')
     for update
   ) l
 ) n
 where c.call_id = n.call_id;
 
+-- name: leave_to_reconciler
+-- The key is of no use any more, and what it did is not known.
+update payments.stripe_requests
+set
+  state = 'to_reconcile', http_status = coalesce(%(http_status)s::smallint, http_status),
+  stripe_request_id = coalesce(%(request_id)s, stripe_request_id), last_error = %(error)s
+where call_id = %(call_id)s and state not in ('answered', 'parked');
+
+-- name: unpark_call
+-- For an operator who has found out why a call was parked, and puts its command back. Never sent: as new. Refused: the same
+-- key would bring the same refusal, so a capture or cancel gets a new one, and the reconciler looks before anything else
+-- does. Otherwise the same key goes out again.
+update payments.stripe_requests c
+set
+  state = n.state, outcome = case when n.state = 'answered' then 'superseded' end,
+  answered_at = case when n.state = 'answered' then clock_timestamp() end
+from (
+  select
+    call_id,
+    case
+      when attempts = 0 then 'intended'
+      when http_status is null or http_status >= 500 then 'in_doubt'
+      when operation in ('capture_payment_intent', 'cancel_payment_intent') then 'answered'
+      else 'to_reconcile'
+    end as state
+  from payments.stripe_requests
+  where subject_id = %(subject_id)s::uuid and operation = %(operation)s and state = 'parked'
+  for update
+) n
+where c.call_id = n.call_id
+returning c.state;
+
 -- name: park_call
--- Needs an operator or the reconciler.
+-- Needs an operator.
 update payments.stripe_requests
 set
   state = 'parked', http_status = coalesce(%(http_status)s::smallint, http_status),
@@ -89,9 +127,10 @@ set
   resolution = null;
 
 -- name: close_call
--- The answer is known by another way, or nobody wants it any more.
+-- The answer is known by another way, nobody wants it any more, or it is asked again under another key.
 update payments.stripe_requests
-set state = 'answered', outcome = %(outcome)s, answered_at = clock_timestamp()
+set
+  state = 'answered', outcome = %(outcome)s, answered_at = clock_timestamp(), last_error = coalesce(%(error)s, last_error)
 where call_id = %(call_id)s and state <> 'answered';
 
 -- name: inbox_payment

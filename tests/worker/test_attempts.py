@@ -1,167 +1,201 @@
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from payments.domain.attempts import (
-    BUSY_RETRY_S_MAX,
+    CANCEL_AGAIN_S_MAX,
     KEY_AGE_MAX,
-    UNKNOWN_RETRY_S_MAX,
-    UNKNOWN_RETRY_S_MIN,
-    WISH_PARAMETERS,
     AlreadySettled,
     Attempt,
     Call,
+    CallOutcome,
     CallState,
+    Decision,
+    Later,
     Park,
-    Record,
-    Retry,
+    Reconcile,
     Unclaimed,
     VoidWithoutCall,
-    decide_attempt,
-    decide_next,
+    decide_cancel,
+    decide_capture,
+    decide_create,
+    decide_refund,
 )
 from payments.domain.states import PaymentStatus
-from payments.stripe_gateway.outcomes import (
-    Answered,
-    Declined,
-    KeyInUse,
-    KeyMisused,
-    RateLimited,
-    Refused,
-    Unauthorized,
-    Unknown,
-)
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 ages = st.timedeltas(min_value=timedelta(days=-1), max_value=timedelta(days=30))
-words = st.none() | st.text(max_size=20)
-request_ids = st.none() | st.just("req_1")
-words_of_stripe = st.builds(Answered, st.just({}), st.just(200), request_ids) | st.builds(
-    Declined, st.just({}), request_ids
-)
-errors = st.fixed_dictionaries({}, optional={"param": words | st.integers(), "code": words | st.integers()})
-refusals = st.builds(Refused, errors, st.sampled_from([400, 404, 422]), request_ids)
-harmless = (
-    st.builds(KeyInUse, request_ids)
-    | st.builds(RateLimited, words, request_ids, st.none() | st.floats(0, 300))
-    | st.builds(Unauthorized, st.sampled_from([401, 403]), st.text(), request_ids)
-)
-unknowns = st.builds(Unknown, st.text(), st.none() | st.integers(200, 599), request_ids)
-counts = st.integers(1, 10**9)
-jitters = st.floats(0, 1, exclude_max=True)
+statuses = st.sampled_from(PaymentStatus)
+OVER = {PaymentStatus.FAILED, PaymentStatus.VOIDED, PaymentStatus.EXPIRED}
+ASKED_AGAIN = {CallOutcome.ABSENT, CallOutcome.SUPERSEDED}
 
 
 @st.composite
 def calls(draw: st.DrawFn) -> Call:
     attempts = draw(st.integers(0, 1000))
+    state = draw(st.sampled_from(CallState))
+    is_answered = state is CallState.ANSWERED
     return Call(
-        draw(st.sampled_from(CallState)), attempts, NOW - draw(ages) if attempts or draw(st.booleans()) else None
+        state=state,
+        attempts=attempts,
+        first_attempt_at=NOW - draw(ages) if attempts or draw(st.booleans()) else None,
+        outcome=draw(st.sampled_from(CallOutcome) | st.just("a word of later days")) if is_answered else None,
+        generation=draw(st.integers(1, 50)),
+        answered_at=NOW - draw(ages) if is_answered else None,
     )
 
 
-@given(status=st.none() | st.sampled_from(PaymentStatus), call=st.none() | calls())
-def test_attempt_is_made_only_for_an_open_wish_with_a_young_key(
-    status: PaymentStatus | None, call: Call | None
-) -> None:
-    decision = decide_attempt(status, call, NOW)
-    if isinstance(decision, Attempt):
-        assert status in {PaymentStatus.REQUESTED, PaymentStatus.VOIDING}
-        assert call is None or call.state not in {CallState.ANSWERED, CallState.PARKED}
-        if call is not None and call.attempts:
-            assert call.first_attempt_at is not None
-            assert NOW - call.first_attempt_at < KEY_AGE_MAX
-        else:
-            assert status is PaymentStatus.REQUESTED
+maybe_calls = st.none() | calls()
 
 
-@given(call=st.none() | calls(), status=st.sampled_from(PaymentStatus))
-def test_void_without_a_call_only_when_nothing_was_attempted(call: Call | None, status: PaymentStatus) -> None:
-    if isinstance(decide_attempt(status, call, NOW), VoidWithoutCall):
-        assert status is PaymentStatus.VOIDING
-        assert call is None or (call.attempts == 0 and call.state not in {CallState.ANSWERED, CallState.PARKED})
+def wanted_create(call: Call | None) -> Decision:
+    return decide_create(PaymentStatus.REQUESTED, call, NOW)
 
 
-@given(call=calls(), status=st.sampled_from([PaymentStatus.REQUESTED, PaymentStatus.VOIDING]))
-def test_old_key_waits_for_the_reconciler_and_no_operator(call: Call, status: PaymentStatus) -> None:
-    old = Call(call.state, max(call.attempts, 1), NOW - KEY_AGE_MAX)
-    decision = decide_attempt(status, old, NOW)
-    if old.state in {CallState.ANSWERED, CallState.PARKED}:
+def wanted_capture(call: Call | None) -> Decision:
+    return decide_capture(PaymentStatus.CAPTURING, call, NOW, is_current=True, has_intent=True)
+
+
+def wanted_cancel(call: Call | None) -> Decision:
+    return decide_cancel(PaymentStatus.VOIDING, call, NOW, has_intent=True, was_asked=True, is_abandoned=False)
+
+
+def wanted_refund(call: Call | None) -> Decision:
+    return decide_refund(call, NOW, exists=True, is_requested=True, has_intent=True)
+
+
+Decide = Callable[[Call | None], Decision]
+ONCE = [wanted_create, wanted_refund]
+REPEATABLE = [wanted_capture, wanted_cancel]
+
+
+@pytest.mark.parametrize("decide", ONCE + REPEATABLE)
+def test_wish_is_called_for_at_once(decide: Decide) -> None:
+    assert decide(None) == Attempt()
+
+
+@pytest.mark.parametrize("decide", ONCE)
+@given(call=calls())
+def test_charge_and_refund_get_a_new_key_only_after_proof_of_absence(decide: Decide, call: Call) -> None:
+    decision = decide(call)
+    if isinstance(decision, Attempt) and decision.renews:
+        assert call.state is CallState.ANSWERED
+        assert call.outcome in ASKED_AGAIN
+    if call.outcome == CallOutcome.ABSENT:
+        assert decision == Attempt(renews=True)
+
+
+@pytest.mark.parametrize("decide", ONCE + REPEATABLE)
+@given(call=calls())
+def test_key_is_never_used_twice_when_stripe_may_have_forgotten_it(decide: Decide, call: Call) -> None:
+    is_old = call.attempts > 0 and (call.first_attempt_at is None or NOW - call.first_attempt_at >= KEY_AGE_MAX)
+    decision = decide(call)
+    if decision == Attempt():
+        assert not is_old
+        assert call.state in {CallState.INTENDED, CallState.IN_FLIGHT, CallState.IN_DOUBT}
+    if is_old and call.is_open and call.state is not CallState.TO_RECONCILE:
+        assert isinstance(decision, Reconcile if decide in ONCE else Attempt)
+
+
+@pytest.mark.parametrize("decide", ONCE)
+@given(call=calls())
+def test_call_of_the_reconciler_is_left_to_it(decide: Decide, call: Call) -> None:
+    if call.state is CallState.TO_RECONCILE:
+        assert isinstance(decide(call), AlreadySettled)
+
+
+@pytest.mark.parametrize("decide", ONCE + REPEATABLE)
+@given(call=calls())
+def test_stripes_answer_and_an_operators_call_are_not_asked_for_again(decide: Decide, call: Call) -> None:
+    if call.state is CallState.PARKED or call.outcome == CallOutcome.ANSWERED:
+        decision = decide(call)
         assert isinstance(decision, AlreadySettled)
         assert not decision.close_call
-    else:
-        assert isinstance(decision, Park)
-        assert not decision.dead_letter
 
 
-@given(call=st.none() | calls(), status=st.sampled_from(PaymentStatus))
-def test_settled_payment_needs_no_call(call: Call | None, status: PaymentStatus) -> None:
-    if status not in {PaymentStatus.REQUESTED, PaymentStatus.VOIDING}:
-        decision = decide_attempt(status, call, NOW)
-        assert isinstance(decision, AlreadySettled)
-        if decision.close_call:
-            assert call is not None
-            assert call.state not in {CallState.ANSWERED, CallState.PARKED}
+@given(status=st.none() | statuses, call=maybe_calls)
+def test_create_is_for_an_open_wish_only(status: PaymentStatus | None, call: Call | None) -> None:
+    decision = decide_create(status, call, NOW)
+    assert (decision == Unclaimed()) == (status is None)
+    if isinstance(decision, Attempt):
+        assert status in {PaymentStatus.REQUESTED, PaymentStatus.VOIDING}
+    if status is PaymentStatus.VOIDING and (call is None or not call.may_have_acted):
+        assert decision == VoidWithoutCall()
+    if isinstance(decision, VoidWithoutCall):
+        assert status is PaymentStatus.VOIDING
+        assert call is None or not call.may_have_acted
 
 
-@given(call=st.none() | calls())
-def test_missing_payment_is_never_called_for(call: Call | None) -> None:
-    assert decide_attempt(None, call, NOW) == Unclaimed()
+@given(call=calls())
+def test_call_that_was_sent_or_answered_may_have_acted_unless_absence_was_proved(call: Call) -> None:
+    is_proved = call.outcome == CallOutcome.ABSENT
+    assert call.may_have_acted == (not is_proved and (call.attempts > 0 or not call.is_open))
 
 
-@given(outcome=words_of_stripe, attempts=counts, deliveries=counts, jitter=jitters)
-def test_stripes_word_is_recorded(outcome: Answered | Declined, attempts: int, deliveries: int, jitter: float) -> None:
-    following = decide_next(outcome, attempts, deliveries, jitter)
-    assert following == Record("answered" if isinstance(outcome, Answered) else "declined")
-
-
-@given(outcome=unknowns, attempts=counts, deliveries=counts, jitter=jitters)
-def test_unknown_is_never_failed_nor_given_up(outcome: Unknown, attempts: int, deliveries: int, jitter: float) -> None:
-    following = decide_next(outcome, attempts, deliveries, jitter)
-    assert isinstance(following, Retry)
-    assert following.burns
-    assert UNKNOWN_RETRY_S_MIN / 2 <= following.after_s <= UNKNOWN_RETRY_S_MAX
-
-
-@given(outcome=unknowns, attempts=st.integers(1, 100), jitter=jitters)
-def test_unknown_is_spaced_further_with_every_attempt(outcome: Unknown, attempts: int, jitter: float) -> None:
-    this, later = (decide_next(outcome, count, 1, jitter) for count in (attempts, attempts + 1))
-    assert isinstance(this, Retry)
-    assert isinstance(later, Retry)
-    assert later.after_s >= this.after_s
-
-
-@given(outcome=harmless, attempts=counts, deliveries=counts, jitter=jitters)
-def test_what_did_nothing_burns_no_attempt(
-    outcome: KeyInUse | RateLimited | Unauthorized, attempts: int, deliveries: int, jitter: float
+@given(status=statuses, call=maybe_calls, is_current=st.booleans(), has_intent=st.booleans())
+def test_capture_is_for_the_latest_wish_only(
+    *, status: PaymentStatus, call: Call | None, is_current: bool, has_intent: bool
 ) -> None:
-    following = decide_next(outcome, attempts, deliveries, jitter)
-    assert isinstance(following, Retry)
-    assert not following.burns
-    # Only where nothing can have been done may the count fall back to none, and a void pass without a look at Stripe.
-    assert following.attempts_min == (1 if isinstance(outcome, KeyInUse) else 0)
-    asked_s = outcome.retry_after_s or 0.0 if isinstance(outcome, RateLimited) else 0.0
-    assert max(asked_s, 0.5) <= following.after_s <= max(asked_s, BUSY_RETRY_S_MAX)
-
-
-@given(attempts=counts, deliveries=counts, jitter=jitters)
-def test_misused_key_is_an_operators(attempts: int, deliveries: int, jitter: float) -> None:
-    following = decide_next(KeyMisused("m", None), attempts, deliveries, jitter)
-    assert isinstance(following, Park)
-    assert following.dead_letter
-
-
-@given(outcome=refusals, attempts=counts, jitter=jitters)
-def test_refusal_is_the_wishs_fault_or_ours(outcome: Refused, attempts: int, jitter: float) -> None:
-    following = decide_next(outcome, attempts, 1, jitter)
-    assert isinstance(following, Record | Park)
-    if isinstance(following, Record):
-        assert following.outcome == "refused"
+    decision = decide_capture(status, call, NOW, is_current=is_current, has_intent=has_intent)
+    if status is not PaymentStatus.CAPTURING or not is_current:
+        assert isinstance(decision, AlreadySettled)
+        assert decision.close_call == (call is not None and call.is_open)
+    elif not has_intent:
+        assert isinstance(decision, Park)
     else:
-        assert following.dead_letter
-        assert outcome.error.get("param") not in WISH_PARAMETERS
+        assert decision == wanted_capture(call)
 
 
-def test_refusal_names_nested_parameters() -> None:
-    outcome = Refused({"param": "payment_method[card]"}, 400, None)
-    assert decide_next(outcome, 1, 1, 0.0) == Record("refused")
+@given(status=statuses, call=maybe_calls, has_intent=st.booleans(), was_asked=st.booleans(), is_abandoned=st.booleans())
+def test_cancel_follows_the_state_of_the_payment(
+    *, status: PaymentStatus, call: Call | None, has_intent: bool, was_asked: bool, is_abandoned: bool
+) -> None:
+    decision = decide_cancel(status, call, NOW, has_intent=has_intent, was_asked=was_asked, is_abandoned=is_abandoned)
+    is_wanted = status in OVER | {PaymentStatus.VOIDING} or (status is PaymentStatus.ACTION_REQUIRED and is_abandoned)
+    if isinstance(decision, VoidWithoutCall):
+        assert status is PaymentStatus.VOIDING
+        assert not was_asked
+        assert not has_intent
+    elif not is_wanted or not has_intent:
+        assert isinstance(decision, AlreadySettled)
+    else:
+        assert decision == wanted_cancel(call)
+
+
+@given(call=calls())
+def test_refused_cancel_is_asked_for_again_after_a_while(call: Call) -> None:
+    decision = wanted_cancel(call)
+    if isinstance(decision, Later):
+        assert 0 < decision.after_s <= CANCEL_AGAIN_S_MAX
+    if call.state is CallState.ANSWERED and call.outcome != CallOutcome.ANSWERED:
+        assert isinstance(decision, Later | Attempt)
+        assert call.answered_at is not None
+        if NOW - call.answered_at >= timedelta(seconds=CANCEL_AGAIN_S_MAX):
+            assert decision == Attempt(renews=True)
+
+
+@pytest.mark.parametrize(("generation", "pause_s"), [(1, 1), (2, 2), (3, 4), (20, CANCEL_AGAIN_S_MAX)])
+def test_refused_cancels_are_spaced_further_and_further(generation: int, pause_s: float) -> None:
+    refused = partial(Call, CallState.ANSWERED, 1, NOW, CallOutcome.REFUSED, generation)
+    assert wanted_cancel(refused(answered_at=NOW)) == Later(pause_s, "refused a moment ago")
+    assert wanted_cancel(refused(answered_at=NOW - timedelta(seconds=pause_s))) == Attempt(renews=True)
+
+
+@given(call=maybe_calls, exists=st.booleans(), is_requested=st.booleans(), has_intent=st.booleans())
+def test_refund_is_for_a_requested_one_only(
+    *, call: Call | None, exists: bool, is_requested: bool, has_intent: bool
+) -> None:
+    decision = decide_refund(call, NOW, exists=exists, is_requested=is_requested, has_intent=has_intent)
+    if not exists:
+        assert decision == Unclaimed()
+    elif not is_requested:
+        assert isinstance(decision, AlreadySettled)
+        assert decision.close_call == (call is not None and call.is_open)
+    elif not has_intent:
+        assert isinstance(decision, Park)
+    else:
+        assert decision == wanted_refund(call)

@@ -136,15 +136,18 @@ def test_06_rate_limit_burns_no_attempt(world: World, code: str) -> None:
     assert bool(worker.logged("limiter.lowered")) == (code == "rate_limit")
 
 
-def test_07_cached_500_stays_unknown_until_a_webhook_tells(world: World) -> None:
+def test_07_cached_500_is_the_reconcilers_and_a_webhook_settles_it(world: World) -> None:
     payment_id = world.request()
     world.sandbox.fault("status", status=500, executed=True)
-    world.start_worker()
-    wait_until(lambda: (world.call(payment_id) or {}).get("attempts", 0) >= 2)
-    call = world.call(payment_id)
-    assert call is not None
+    worker = world.start_worker()
+    wait_until(lambda: (world.call(payment_id) or {}).get("state") == "to_reconcile")
     assert world.status(payment_id) == "REQUESTED"
-    assert {line["idempotency_key"] for line in world.sandbox.requests(payment_id)} == {KEY_OF.format(payment_id)}
+    assert world.queued() == 0
+    assert world.dead() == []
+    lines = world.sandbox.requests(payment_id)
+    assert [(line["status"], line["replayed"]) for line in lines] == [(500, False), (500, True)]
+    assert {line["idempotency_key"] for line in lines} == {KEY_OF.format(payment_id)}
+    assert [line["log_level"] for line in worker.logged("call.left_to_reconciler")] == ["warning"]
     (event,) = world.sandbox.call("GET", "/v1/events?type=payment_intent.succeeded").json()["data"]
     world.execute(
         "insert into payments.inbox (source, message_id, message_type, payload) values ('stripe-webhook', %s, %s, %s)",
@@ -153,9 +156,6 @@ def test_07_cached_500_stays_unknown_until_a_webhook_tells(world: World) -> None
         json.dumps(event),
     )
     wait_until(world.settled(payment_id))
-    call = world.call(payment_id)
-    assert call is not None
-    assert (call["state"], call["outcome"]) == ("answered", "settled")
     assert len(world.sandbox.intents(payment_id)) == 1
     assert world.answers(payment_id) == []
 
@@ -198,11 +198,11 @@ def test_09_old_key_is_never_used_blindly(world: World) -> None:
     wait_until(lambda: world.queued() == 0)
     call = world.call(payment_id)
     assert call is not None
-    assert (call["state"], call["attempts"]) == ("parked", 1)
+    assert (call["state"], call["attempts"]) == ("to_reconcile", 1)
     assert world.sandbox.requests() == []
     assert world.status(payment_id) == "REQUESTED"
     assert world.dead() == []  # the reconciler's, not an operator's
-    assert len(worker.logged("call.parked")) == 1
+    assert len(worker.logged("call.left_to_reconciler")) == 1
 
 
 def test_10_refused_api_key_stops_calling_and_fails_nobody(world: World) -> None:

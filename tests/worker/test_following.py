@@ -1,0 +1,142 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from payments.domain.attempts import CallOutcome, Park, Reconcile
+from payments.domain.following import (
+    BUSY_RETRY_S_MAX,
+    CANCEL_RULES,
+    CAPTURE_RULES,
+    CREATE_RULES,
+    REFUND_RULES,
+    UNKNOWN_RETRY_S_MAX,
+    UNKNOWN_RETRY_S_MIN,
+    CallRules,
+    Record,
+    Renew,
+    Retry,
+    decide_next,
+)
+from payments.stripe_gateway.outcomes import (
+    Answered,
+    Declined,
+    KeyInUse,
+    KeyMisused,
+    RateLimited,
+    Refused,
+    Unauthorized,
+    Unknown,
+)
+
+words = st.none() | st.text(max_size=20)
+request_ids = st.none() | st.just("req_1")
+words_of_stripe = st.builds(Answered, st.just({}), st.just(200), request_ids) | st.builds(
+    Declined, st.just({}), request_ids
+)
+ALL_RULES = [CREATE_RULES, CAPTURE_RULES, CANCEL_RULES, REFUND_RULES]
+rules = st.sampled_from(ALL_RULES)
+known_words = st.sampled_from(
+    sorted(set().union(*(one.parameters | one.codes for one in ALL_RULES), {"resource_missing"}))
+)
+errors = st.fixed_dictionaries({}, optional=dict.fromkeys(("param", "code"), words | st.integers() | known_words))
+refusals = st.builds(Refused, errors, st.sampled_from([400, 404, 422]), request_ids)
+harmless = (
+    st.builds(KeyInUse, request_ids)
+    | st.builds(RateLimited, words, request_ids, st.none() | st.floats(0, 300))
+    | st.builds(Unauthorized, st.sampled_from([401, 403]), st.text(), request_ids)
+)
+unknowns = st.builds(Unknown, st.text(), st.none() | st.integers(200, 599), request_ids)
+replays = st.builds(Unknown, st.text(), st.integers(500, 599), request_ids, st.just(True))  # noqa: FBT003 - positional
+counts = st.integers(1, 10**9)
+jitters = st.floats(0, 1, exclude_max=True)
+
+
+@given(outcome=replays, attempts=counts, deliveries=counts, jitter=jitters, rules=rules)
+def test_kept_doubt_gets_a_new_key_only_where_stripe_acts_but_once(
+    outcome: Unknown, attempts: int, deliveries: int, jitter: float, rules: CallRules
+) -> None:
+    following = decide_next(outcome, attempts, deliveries, jitter, rules)
+    if rules.is_repeatable:
+        assert isinstance(following, Renew)
+        assert UNKNOWN_RETRY_S_MIN / 2 <= following.after_s <= UNKNOWN_RETRY_S_MAX
+    else:
+        assert isinstance(following, Reconcile)
+
+
+def test_only_captures_and_cancels_are_repeatable() -> None:
+    assert [one.is_repeatable for one in ALL_RULES] == [False, True, True, False]
+
+
+@given(outcome=words_of_stripe, attempts=counts, deliveries=counts, jitter=jitters, rules=rules)
+def test_stripes_word_is_recorded(
+    outcome: Answered | Declined, attempts: int, deliveries: int, jitter: float, rules: CallRules
+) -> None:
+    following = decide_next(outcome, attempts, deliveries, jitter, rules)
+    assert following == Record(CallOutcome.ANSWERED if isinstance(outcome, Answered) else CallOutcome.DECLINED)
+
+
+@given(outcome=unknowns, attempts=counts, deliveries=counts, jitter=jitters, rules=rules)
+def test_unknown_is_never_failed_nor_given_up(
+    outcome: Unknown, attempts: int, deliveries: int, jitter: float, rules: CallRules
+) -> None:
+    following = decide_next(outcome, attempts, deliveries, jitter, rules)
+    assert isinstance(following, Retry)
+    assert following.burns
+    assert UNKNOWN_RETRY_S_MIN / 2 <= following.after_s <= UNKNOWN_RETRY_S_MAX
+
+
+@given(outcome=unknowns, attempts=st.integers(1, 100), jitter=jitters, rules=rules)
+def test_unknown_is_spaced_further_with_every_attempt(
+    outcome: Unknown, attempts: int, jitter: float, rules: CallRules
+) -> None:
+    this, later = (decide_next(outcome, count, 1, jitter, rules) for count in (attempts, attempts + 1))
+    assert isinstance(this, Retry)
+    assert isinstance(later, Retry)
+    assert later.after_s >= this.after_s
+
+
+@given(outcome=harmless, attempts=counts, deliveries=counts, jitter=jitters, rules=rules)
+def test_what_did_nothing_burns_no_attempt(
+    outcome: KeyInUse | RateLimited | Unauthorized, attempts: int, deliveries: int, jitter: float, rules: CallRules
+) -> None:
+    following = decide_next(outcome, attempts, deliveries, jitter, rules)
+    assert isinstance(following, Retry)
+    assert not following.burns
+    # Only where nothing can have been done may the count fall back to none, and a void pass without a look at Stripe.
+    assert following.attempts_min == (1 if isinstance(outcome, KeyInUse) else 0)
+    asked_s = outcome.retry_after_s or 0.0 if isinstance(outcome, RateLimited) else 0.0
+    assert max(asked_s, 0.5) <= following.after_s <= max(asked_s, BUSY_RETRY_S_MAX)
+
+
+@given(attempts=counts, deliveries=counts, jitter=jitters, rules=rules)
+def test_misused_key_is_an_operators(attempts: int, deliveries: int, jitter: float, rules: CallRules) -> None:
+    following = decide_next(KeyMisused("m", None), attempts, deliveries, jitter, rules)
+    assert isinstance(following, Park)
+
+
+@given(outcome=refusals, attempts=counts, jitter=jitters, rules=rules)
+def test_refusal_is_the_wishs_fault_or_ours(outcome: Refused, attempts: int, jitter: float, rules: CallRules) -> None:
+    following = decide_next(outcome, attempts, 1, jitter, rules)
+    if outcome.error.get("param") in rules.parameters or outcome.error.get("code") in rules.codes:
+        missing = outcome.error.get("code") == "resource_missing"
+        ours = outcome.error.get("param") in {"charge", "payment_intent"}
+        assert isinstance(following, Park if missing and ours else Record)
+    else:
+        assert isinstance(following, Park)
+
+
+def test_refusal_names_nested_parameters() -> None:
+    outcome = Refused({"param": "payment_method[card]"}, 400, None)
+    assert decide_next(outcome, 1, 1, 0.0, CREATE_RULES) == Record(CallOutcome.REFUSED)
+
+
+@pytest.mark.parametrize("rules", [CAPTURE_RULES, CANCEL_RULES, REFUND_RULES])
+def test_object_that_stripe_does_not_know_is_an_operators(rules: CallRules) -> None:
+    for param in ("intent", "payment_intent", "charge", "id"):
+        outcome = Refused({"param": param, "code": "resource_missing"}, 404, None)
+        assert isinstance(decide_next(outcome, 1, 1, 0.0, rules), Park)
+
+
+def test_customer_that_stripe_does_not_know_is_the_wishs_fault() -> None:
+    outcome = Refused({"param": "customer", "code": "resource_missing"}, 400, None)
+    assert decide_next(outcome, 1, 1, 0.0, CREATE_RULES) == Record(CallOutcome.REFUSED)
