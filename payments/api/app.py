@@ -6,14 +6,16 @@ from litestar.types import ASGIApp
 
 from payments.api.authorize import authorize
 from payments.api.bodies import Disconnected
+from payments.api.customers import save_payment_method
 from payments.api.envelope import CLIENT_CLOSED_REQUEST, Envelope, internal_error, log_failure
 from payments.api.operation import live, metrics, ready
 from payments.api.problems import Refusal, to_response
-from payments.api.reading import get_history, get_payment, list_payments
+from payments.api.reading import get_history, get_payment, get_refund, list_payments, list_refunds
 from payments.api.request_record import record_of
 from payments.api.schema_pages import schema_document, schema_page
 from payments.api.services import ApiRequest, Services, install
 from payments.api.stripe_webhook import stripe_webhook
+from payments.api.wishes import capture, refund, void
 from payments.database.connections import DATABASE_AWAY
 
 ROUTES = (
@@ -21,6 +23,12 @@ ROUTES = (
     list_payments,
     get_payment,
     get_history,
+    capture,
+    void,
+    refund,
+    list_refunds,
+    get_refund,
+    save_payment_method,
     stripe_webhook,
     live,
     ready,
@@ -65,7 +73,7 @@ def _refusal(error: Exception) -> Refusal | None:
         case NotFoundException():
             return Refusal("not_found", "No route has this path; /schema lists them.")
         case MethodNotAllowedException():
-            allowed = (error.headers or {}).get("allow", "")
+            allowed = _with_head((error.headers or {}).get("allow", ""))
             return Refusal("method_not_allowed", f"This path takes {allowed}.", headers={"Allow": allowed})
         case HTTPException() if error.status_code < 500:
             return Refusal("malformed_request", "The request's head is not as HTTP demands.")
@@ -73,3 +81,9 @@ def _refusal(error: Exception) -> Refusal | None:
             return Refusal("database_unavailable", "The database cannot be reached; try again.")
         case _:
             return None
+
+
+def _with_head(allowed: str) -> str:
+    """The envelope answers HEAD wherever there is GET; the routes know nothing of that."""
+    methods = {method.strip() for method in allowed.split(",")}
+    return ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))

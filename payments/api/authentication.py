@@ -21,6 +21,7 @@ KEY_CHARACTERS_MAX = 256
 
 # Any one of them will do; the first is the one to ask for.
 WRITE_PAYMENTS = ("payments:write",)
+WRITE_REFUNDS = ("refunds:write",)
 READ_PAYMENTS = ("payments:read", "viewer", "operator")
 
 _QUERIES = load_queries("api")

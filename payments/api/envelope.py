@@ -6,7 +6,7 @@ caught into a plain 500, and says in one log line and in metrics how it went. Ad
 
 import time
 import traceback
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote_plus
 
 import msgspec
@@ -44,6 +44,9 @@ class Envelope:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
         assert scope["type"] == ScopeType.HTTP  # the server is told to serve neither websockets nor lifespans
+        method = scope["method"]
+        if method == "HEAD":  # answered as GET; the server, which keeps the scope it made, leaves out the body
+            scope = cast("HTTPScope", {**scope, "method": "GET"})
         began = time.perf_counter()
         record = RequestRecord(parse_request_id(scope["headers"]), parse_traceparent(scope["headers"]))
         attach(scope, record)
@@ -54,8 +57,8 @@ class Envelope:
         duration_s = time.perf_counter() - began
         route = str(scope.get("path_template") or "unmatched")
         status = CLIENT_CLOSED_REQUEST if record.is_disconnected else answer.status
-        self._metrics.note(scope["method"], route, status, duration_s)
-        _log(scope, record, route, status, duration_s)
+        self._metrics.note(method, route, status, duration_s)
+        _log(method, record, route, status, duration_s)
 
     async def _answer(
         self, scope: HTTPScope, receive: Receive, answer: "_Answer", record: RequestRecord, *, is_busy: bool
@@ -120,10 +123,10 @@ def internal_error() -> Refusal:
     return Refusal("internal_error", "The service met a fault of its own; it is logged under the X-Request-Id.")
 
 
-def _log(scope: HTTPScope, record: RequestRecord, route: str, status: int, duration_s: float) -> None:
+def _log(method: str, record: RequestRecord, route: str, status: int, duration_s: float) -> None:
     log.info(
         "request.answered",
-        method=scope["method"],
+        method=method,
         route=route,
         status=status,
         code=record.code,

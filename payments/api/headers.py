@@ -8,9 +8,10 @@ from payments.domain.card_numbers import find_card_number
 from payments.domain.identifiers import new_id
 
 WAIT_S_MAX = 30  # longer than a checkout page waits, shorter than proxies hold a silent connection
+WAIT_DIGITS_MAX = 9
 
 # A preference of RFC 7240; only whole seconds make sense for `wait`.
-_WAIT = re.compile(r'(?:^|,)[ \t]*wait[ \t]*=[ \t]*"?([0-9]{1,9})"?[ \t]*(?=[,;]|$)', re.IGNORECASE)
+_WAIT = re.compile(r'(?:^|,)[ \t]*wait[ \t]*=[ \t]*"?([0-9]+)"?[ \t]*(?=[,;]|$)', re.IGNORECASE)
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:=@/+-]{1,128}")
 
@@ -29,7 +30,8 @@ def parse_wait(headers: Headers) -> int | None:
     """The seconds of `Prefer: wait=N`, at most WAIT_S_MAX; None when there is no such preference."""
     for name, value in headers:
         if name == b"prefer" and (found := _WAIT.search(value.decode("latin-1"))):
-            return min(int(found[1]), WAIT_S_MAX)
+            digits = found[1].lstrip("0")  # there may be thousands, which int() would refuse
+            return min(int(digits or 0), WAIT_S_MAX) if len(digits) <= WAIT_DIGITS_MAX else WAIT_S_MAX
     return None
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 
 from payments.api import schemas
-from payments.api.operations import OPERATIONS, Answer, Operation
+from payments.api.operation_parts import Answer, Operation
+from payments.api.operations import OPERATIONS
 from payments.api.problems import MEDIA_TYPE, PROBLEMS, Problem
 from payments.domain.money import CURRENCIES, Currency
 
@@ -19,6 +20,12 @@ COMPONENTS = (
     schemas.AuthorizePayment,
     schemas.Payment,
     schemas.PaymentPage,
+    schemas.CapturePayment,
+    schemas.VoidPayment,
+    schemas.RefundPayment,
+    schemas.Refund,
+    schemas.RefundList,
+    schemas.SavePaymentMethod,
     schemas.HistoryPage,
     schemas.Health,
     schemas.StripeEvent,
@@ -62,7 +69,7 @@ def document() -> dict[str, Any]:
             },
             "headers": {
                 "X-Request-Id": _header("The caller's X-Request-Id, or a fresh one; it stands in our log."),
-                "Location": _header("Where the payment is to be read."),
+                "Location": _header("Where the payment or refund is to be read."),
                 "ETag": _header("The payment's version."),
                 "Idempotency-Replayed": _header("`true`: this was answered before, under the same Idempotency-Key."),
                 "Preference-Applied": _header("`wait=N`, when the answer waited."),
@@ -105,7 +112,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
         described["description"] = f"Needs the scope `{'` or `'.join(operation.scopes)}`."
     if operation.body is not None:
         described["requestBody"] = {
-            "required": True,
+            "required": operation.is_body_required,
             "content": {"application/json": {"schema": {"$ref": REF.format(name=operation.body)}}},
         }
     return described

@@ -1,94 +1,30 @@
 """What the API offers, as data: the operations of the OpenAPI page."""
 
-from typing import Any, NamedTuple
-
-from payments.api.authentication import READ_PAYMENTS, WRITE_PAYMENTS
-from payments.api.headers import WAIT_S_MAX
-from payments.api.idempotency import KEY_CHARACTERS_MAX
+from payments.api.authentication import READ_PAYMENTS, WRITE_PAYMENTS, WRITE_REFUNDS
+from payments.api.operation_parts import (
+    ANYWHERE,
+    CUSTOMER_ID,
+    IF_NONE_MATCH,
+    KEY,
+    PAYMENT_ID,
+    PREFER,
+    REFUND_ID,
+    REQUEST_ID,
+    SIGNATURE,
+    TRACEPARENT,
+    UUID,
+    WAIT,
+    WISH,
+    WITH_KEY,
+    Answer,
+    Operation,
+    parameter,
+    ref,
+)
 from payments.api.reading import ITEMS_DEFAULT, ITEMS_MAX
 from payments.domain.states import PaymentStatus
 
-JSON = "application/json"
-
-
-class Answer(NamedTuple):
-    """A success."""
-
-    status: int
-    description: str
-    schema: dict[str, Any] | None
-    headers: tuple[str, ...] = ()
-    media_type: str = JSON
-
-
-class Operation(NamedTuple):
-    """One method of one path."""
-
-    method: str
-    path: str
-    name: str
-    summary: str
-    tag: str
-    answers: tuple[Answer, ...]
-    problems: tuple[str, ...]
-    parameters: tuple[dict[str, Any], ...] = ()
-    scopes: tuple[str, ...] = ()
-    body: str | None = None
-
-
-def _ref(name: str) -> dict[str, Any]:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _parameter(where: str, name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {"in": where, "name": name, "description": description, "required": where == "path", "schema": schema}
-
-
-_UUID = {"type": "string", "format": "uuid"}
-_PAYMENT_ID = _parameter("path", "paymentId", "The payment.", _UUID)
-_REQUEST_ID = _parameter(
-    "header", "X-Request-Id", "An id of the caller's own for this request; 128 characters at most.", {"type": "string"}
-)
-_TRACEPARENT = _parameter("header", "traceparent", "W3C Trace Context; goes on into the events.", {"type": "string"})
-_KEY = _parameter(
-    "header",
-    "Idempotency-Key",
-    "The same key and body get the same answer, and take effect once. Visible ASCII, bare or as a quoted string; "
-    "a random UUID is best.",
-    {
-        "type": "string",
-        "minLength": 1,
-        "maxLength": KEY_CHARACTERS_MAX,
-        "pattern": "^[\\x21\\x23-\\x7e][\\x21-\\x7e]*$",
-    },
-)
-_PREFER = _parameter(
-    "header",
-    "Prefer",
-    f"`wait=N` (RFC 7240): let the answer wait until the payment has settled, N seconds at most, {WAIT_S_MAX} at most.",
-    {"type": "string"},
-)
-_SIGNATURE = _parameter(
-    "header", "Stripe-Signature", "Stripe's signature over the raw body: `t=…,v1=…`.", {"type": "string"}
-)
-_IF_NONE_MATCH = _parameter("header", "If-None-Match", "ETags that the caller knows.", {"type": "string"})
-_WAIT = _parameter(
-    "query",
-    "wait",
-    "Let the answer wait until the payment has settled, so many seconds at most.",
-    {"type": "integer", "minimum": 0, "maximum": WAIT_S_MAX},
-)
-
-_ANYWHERE = ("malformed_request", "card_number_not_allowed", "headers_too_large", "internal_error")
-_WITH_KEY = (
-    *_ANYWHERE,
-    "invalid_parameter",
-    "api_key_missing",
-    "api_key_invalid",
-    "scope_missing",
-    "too_many_requests",
-    "database_unavailable",
-)
+WISH_HEADERS = ("Idempotency-Replayed", "Preference-Applied")
 
 OPERATIONS = (
     Operation(
@@ -101,18 +37,18 @@ OPERATIONS = (
             Answer(
                 201,
                 "The payment was recorded, now or under this key before. REQUESTED, unless the answer waited.",
-                _ref("Payment"),
+                ref("Payment"),
                 ("Location", "Idempotency-Replayed", "Preference-Applied"),
             ),
             Answer(
                 200,
                 "Without a key: the cart's live payment, made by the same body before.",
-                _ref("Payment"),
+                ref("Payment"),
                 ("Location", "Preference-Applied"),
             ),
         ),
         (
-            *_WITH_KEY,
+            *WITH_KEY,
             "malformed_json",
             "invalid_request",
             "invalid_idempotency_key",
@@ -126,7 +62,7 @@ OPERATIONS = (
             "idempotency_key_reused",
             "outcome_unknown",
         ),
-        (_KEY, _PREFER, _TRACEPARENT, _REQUEST_ID),
+        (KEY, PREFER, TRACEPARENT, REQUEST_ID),
         WRITE_PAYMENTS,
         "AuthorizePayment",
     ),
@@ -136,25 +72,23 @@ OPERATIONS = (
         "listPayments",
         "List payments, the newest first",
         "Payments",
-        (Answer(200, "A page.", _ref("PaymentPage")),),
-        _WITH_KEY,
+        (Answer(200, "A page.", ref("PaymentPage")),),
+        WITH_KEY,
         (
-            _parameter("query", "cartId", "Only payments of this cart.", _UUID),
-            _parameter("query", "orderId", "Only payments of this order.", _UUID),
-            _parameter("query", "customerId", "Only payments of this customer.", _UUID),
-            _parameter(
+            parameter("query", "cartId", "Only payments of this cart.", UUID),
+            parameter("query", "orderId", "Only payments of this order.", UUID),
+            parameter("query", "customerId", "Only payments of this customer.", UUID),
+            parameter(
                 "query", "status", "Only payments in this state.", {"type": "string", "enum": list(PaymentStatus)}
             ),
-            _parameter(
-                "query", "cursor", "`nextCursor` of the page before, with the same filters.", {"type": "string"}
-            ),
-            _parameter(
+            parameter("query", "cursor", "`nextCursor` of the page before, with the same filters.", {"type": "string"}),
+            parameter(
                 "query",
                 "limit",
                 "How many.",
                 {"type": "integer", "minimum": 1, "maximum": ITEMS_MAX, "default": ITEMS_DEFAULT},
             ),
-            _REQUEST_ID,
+            REQUEST_ID,
         ),
         READ_PAYMENTS,
     ),
@@ -165,11 +99,11 @@ OPERATIONS = (
         "Read a payment, at once or when it has settled",
         "Payments",
         (
-            Answer(200, "The payment.", _ref("Payment"), ("ETag",)),
+            Answer(200, "The payment.", ref("Payment"), ("ETag",)),
             Answer(304, "The caller's version is the current one.", None, ("ETag",)),
         ),
-        (*_WITH_KEY, "payment_not_found"),
-        (_PAYMENT_ID, _WAIT, _IF_NONE_MATCH, _REQUEST_ID),
+        (*WITH_KEY, "payment_not_found"),
+        (PAYMENT_ID, WAIT, IF_NONE_MATCH, REQUEST_ID),
         READ_PAYMENTS,
     ),
     Operation(
@@ -178,10 +112,97 @@ OPERATIONS = (
         "getPaymentHistory",
         "Why a payment is where it is",
         "Payments",
-        (Answer(200, "Every signal and what was decided on it.", _ref("HistoryPage")),),
-        (*_WITH_KEY, "payment_not_found"),
-        (_PAYMENT_ID, _REQUEST_ID),
+        (Answer(200, "Every signal and what was decided on it.", ref("HistoryPage")),),
+        (*WITH_KEY, "payment_not_found"),
+        (PAYMENT_ID, REQUEST_ID),
         READ_PAYMENTS,
+    ),
+    Operation(
+        "POST",
+        "/payments/{paymentId}/capture",
+        "capturePayment",
+        "Capture a hold, all of it or less",
+        "Payments",
+        (Answer(202, "It is under way, now or since it was asked for before.", ref("Payment"), WISH_HEADERS),),
+        (*WISH, "amount_exceeds_authorized", "not_capturable"),
+        (PAYMENT_ID, KEY, PREFER, TRACEPARENT, REQUEST_ID),
+        WRITE_PAYMENTS,
+        "CapturePayment",
+        is_body_required=False,
+    ),
+    Operation(
+        "POST",
+        "/payments/{paymentId}/void",
+        "voidPayment",
+        "Cancel a payment before money moves",
+        "Payments",
+        (Answer(202, "It is under way, now or since it was asked for before.", ref("Payment"), WISH_HEADERS),),
+        (*WISH, "not_voidable"),
+        (PAYMENT_ID, KEY, PREFER, TRACEPARENT, REQUEST_ID),
+        WRITE_PAYMENTS,
+        "VoidPayment",
+        is_body_required=False,
+    ),
+    Operation(
+        "POST",
+        "/payments/{paymentId}/refunds",
+        "refundPayment",
+        "Give money back, all that is left or less",
+        "Refunds",
+        (
+            Answer(
+                201,
+                "The refund was recorded, now or under this key before. REQUESTED, unless the answer waited.",
+                ref("Refund"),
+                ("Location", *WISH_HEADERS),
+            ),
+        ),
+        (*WISH, "amount_exceeds_captured", "not_refundable", "refund_outcome_unknown"),
+        (PAYMENT_ID, KEY, PREFER, TRACEPARENT, REQUEST_ID),
+        WRITE_REFUNDS,
+        "RefundPayment",
+        is_body_required=False,
+    ),
+    Operation(
+        "GET",
+        "/payments/{paymentId}/refunds",
+        "listRefunds",
+        "The refunds of a payment, oldest first",
+        "Refunds",
+        (Answer(200, "All of them; of more than a thousand the latest.", ref("RefundList")),),
+        (*WITH_KEY, "payment_not_found"),
+        (PAYMENT_ID, REQUEST_ID),
+        READ_PAYMENTS,
+    ),
+    Operation(
+        "GET",
+        "/refunds/{refundId}",
+        "getRefund",
+        "Read a refund",
+        "Refunds",
+        (Answer(200, "The refund.", ref("Refund")),),
+        (*WITH_KEY, "refund_not_found"),
+        (REFUND_ID, REQUEST_ID),
+        READ_PAYMENTS,
+    ),
+    Operation(
+        "PUT",
+        "/customers/{customerId}/payment-method",
+        "savePaymentMethod",
+        "Save how a customer pays",
+        "Customers",
+        (Answer(204, "It is saved, in the place of what was saved before.", None),),
+        (
+            *WITH_KEY,
+            "malformed_json",
+            "invalid_request",
+            "request_timeout",
+            "body_too_large",
+            "unsupported_media_type",
+        ),
+        (CUSTOMER_ID, REQUEST_ID),
+        WRITE_PAYMENTS,
+        "SavePaymentMethod",
     ),
     Operation(
         "POST",
@@ -189,9 +210,9 @@ OPERATIONS = (
         "stripeWebhook",
         "Take an event from Stripe",
         "Stripe",
-        (Answer(200, "The event is committed, by this delivery or an earlier one.", _ref("WebhookReceipt")),),
+        (Answer(200, "The event is committed, by this delivery or an earlier one.", ref("WebhookReceipt")),),
         (
-            *_ANYWHERE,
+            *ANYWHERE,
             "invalid_signature",
             "malformed_event",
             "request_timeout",
@@ -199,7 +220,7 @@ OPERATIONS = (
             "too_many_requests",
             "database_unavailable",
         ),
-        (_SIGNATURE,),
+        (SIGNATURE,),
         body="StripeEvent",
     ),
     Operation(
@@ -208,8 +229,8 @@ OPERATIONS = (
         "live",
         "Whether the process lives",
         "Operation",
-        (Answer(200, "It does.", _ref("Health")),),
-        _ANYWHERE,
+        (Answer(200, "It does.", ref("Health")),),
+        ANYWHERE,
     ),
     Operation(
         "GET",
@@ -217,8 +238,8 @@ OPERATIONS = (
         "ready",
         "Whether requests can be worked on",
         "Operation",
-        (Answer(200, "They can: the database answers and has this release's schema.", _ref("Health")),),
-        (*_ANYWHERE, "not_ready"),
+        (Answer(200, "They can: the database answers and has this release's schema.", ref("Health")),),
+        (*ANYWHERE, "not_ready"),
     ),
     Operation(
         "GET",
@@ -227,7 +248,7 @@ OPERATIONS = (
         "Metrics for Prometheus",
         "Operation",
         (Answer(200, "Text exposition format.", {"type": "string"}, media_type="text/plain"),),
-        _ANYWHERE,
+        ANYWHERE,
     ),
     Operation(
         "GET",
@@ -240,7 +261,7 @@ OPERATIONS = (
                 200, "HTML without scripts, needing nothing from elsewhere.", {"type": "string"}, media_type="text/html"
             ),
         ),
-        (*_ANYWHERE, "too_many_requests"),
+        (*ANYWHERE, "too_many_requests"),
     ),
     Operation(
         "GET",
@@ -249,6 +270,6 @@ OPERATIONS = (
         "This page, for programs",
         "Operation",
         (Answer(200, "OpenAPI 3.1.", {"type": "object"}),),
-        (*_ANYWHERE, "too_many_requests"),
+        (*ANYWHERE, "too_many_requests"),
     ),
 )

@@ -1,30 +1,48 @@
-"""Waiting for a payment on behalf of one caller, no longer than the caller stays."""
+"""Waiting for a payment or a refund on behalf of one caller, no longer than the caller stays."""
 
 import asyncio
+from typing import cast
 from uuid import UUID
 
 from payments.api.bodies import Disconnected
 from payments.api.deadlines import in_time
 from payments.api.services import ApiRequest, Services
-from payments.api.views import PaymentView, find_payments
+from payments.api.views import PAYMENTS, REFUNDS, PaymentView, RefundView, Subject, View, find
 
 
 async def find_payment(services: Services, payment_id: UUID) -> PaymentView | None:
     """A payment as it stands."""
-    found = await in_time(_find_payments(services, payment_id))
+    return cast("PaymentView | None", await find_one(services, PAYMENTS, payment_id))
+
+
+async def find_refund(services: Services, refund_id: UUID) -> RefundView | None:
+    """A refund as it stands."""
+    return cast("RefundView | None", await find_one(services, REFUNDS, refund_id))
+
+
+async def find_one(services: Services, subject: Subject, wanted: UUID) -> View | None:
+    """One payment or refund as it stands."""
+    found = await in_time(_find(services, subject, wanted))
     return found[0] if found else None
 
 
-async def _find_payments(services: Services, payment_id: UUID) -> list[PaymentView]:
+async def _find(services: Services, subject: Subject, wanted: UUID) -> list[View]:
     async with services.pool.connection() as conn:
-        return await find_payments(conn, [payment_id])
+        return await find(conn, subject, [wanted])
 
 
 async def wait_for_payment(
     request: ApiRequest, services: Services, payment_id: UUID, timeout_s: float
 ) -> PaymentView | None:
     """The payment once it has settled, or as it stands when time is up. Raises Disconnected when the caller left."""
-    waiting = asyncio.create_task(services.waiters.wait(payment_id, timeout_s))
+    return cast("PaymentView | None", await wait_for(request, services, PAYMENTS, payment_id, timeout_s))
+
+
+async def wait_for(
+    request: ApiRequest, services: Services, subject: Subject, wanted: UUID, timeout_s: float
+) -> View | None:
+    """The same for a payment or a refund."""
+    waiting = asyncio.create_task(services.waiters.wait(wanted, timeout_s, subject))
     leaving = asyncio.create_task(_until_disconnected(request))
     try:
         with services.in_flight.set_aside():
@@ -36,7 +54,7 @@ async def wait_for_payment(
         for task in (waiting, leaving):
             task.cancel()
         await asyncio.gather(waiting, leaving, return_exceptions=True)
-    return view or await find_payment(services, payment_id)
+    return view or await find_one(services, subject, wanted)
 
 
 async def _until_disconnected(request: ApiRequest) -> None:

@@ -38,11 +38,18 @@ PROBLEMS: Mapping[str, Kind] = MappingProxyType(
         "scope_missing": Kind(403, "The API key lacks a scope"),
         "not_found": Kind(404, "There is nothing here"),
         "payment_not_found": Kind(404, "There is no such payment"),
+        "refund_not_found": Kind(404, "There is no such refund"),
         "method_not_allowed": Kind(405, "This path takes other methods"),
         "request_timeout": Kind(408, "The body did not arrive in time", retryable=True),
         "cart_has_live_payment": Kind(409, "The cart has a live payment"),
         "idempotency_in_progress": Kind(409, "The same request is still being worked on", retryable=True),
         "cart_in_progress": Kind(409, "Another request for the cart is still being worked on", retryable=True),
+        "payment_in_progress": Kind(409, "The payment is still being worked on", retryable=True),
+        "amount_exceeds_authorized": Kind(409, "More than was authorized"),
+        "amount_exceeds_captured": Kind(409, "More than is left of what was captured"),
+        "not_capturable": Kind(409, "The payment cannot be captured"),
+        "not_refundable": Kind(409, "The payment cannot be refunded"),
+        "not_voidable": Kind(409, "The payment cannot be voided"),
         "body_too_large": Kind(413, "The body is too large"),
         "unsupported_media_type": Kind(415, "The body must be plain JSON"),
         "idempotency_key_reused": Kind(422, "The Idempotency-Key was used for another request"),
@@ -52,6 +59,7 @@ PROBLEMS: Mapping[str, Kind] = MappingProxyType(
         "not_ready": Kind(503, "The service is not ready", retryable=True),
         "database_unavailable": Kind(503, "The database cannot be reached", retryable=True),
         "outcome_unknown": Kind(503, "It is not known whether the request was recorded", retryable=True),
+        "refund_outcome_unknown": Kind(503, "It is not known whether the refund was recorded"),
     }
 )
 

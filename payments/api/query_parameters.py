@@ -5,7 +5,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 from uuid import UUID
 
-from payments.api.authorize_body import CANONICAL_UUID, shown
+from payments.api.body_fields import CANONICAL_UUID, shown
 from payments.api.problems import Fault, Refusal
 from payments.domain.states import PaymentStatus
 

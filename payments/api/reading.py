@@ -1,4 +1,4 @@
-"""Reading payments: one, with its history, or many."""
+"""Reading payments: one, with its history or its refunds, or many; and refunds."""
 
 from typing import Any, cast
 from uuid import UUID
@@ -10,7 +10,8 @@ from payments.api import cursors
 from payments.api.authentication import READ_PAYMENTS
 from payments.api.deadlines import in_time
 from payments.api.headers import WAIT_S_MAX, find_header
-from payments.api.patience import find_payment, wait_for_payment
+from payments.api.paths import payment_id_of, payment_not_found, refund_id_of, refund_not_found
+from payments.api.patience import find_payment, find_refund, wait_for_payment
 from payments.api.problems import Fault, Refusal
 from payments.api.query_parameters import Parse, parse_query, payment_status, uuid, whole_number
 from payments.api.request_record import record_of
@@ -20,6 +21,7 @@ from payments.database.queries import load_queries
 
 ITEMS_DEFAULT = 50
 ITEMS_MAX = 200
+REFUNDS_MAX = 1_000  # as for history; the latest are told
 HISTORY_ITEMS_MAX = 1_000  # a payment has a handful; one that Stripe repeats itself about has a bounded answer
 ETAGS_CHARACTERS_MAX = 1_024
 MEDIA_TYPE = "application/json"
@@ -42,12 +44,12 @@ async def get_payment(request: ApiRequest) -> Response[bytes]:
     """One payment, at once or when it has settled."""
     services = await _admit(request)
     wait_s: int = parse_query(request.scope["query_string"], _GET_PARAMETERS).get("wait", 0)
-    wanted = _payment_id(request)
+    wanted = payment_id_of(request)
     view = await find_payment(services, wanted)
     if view is not None and wait_s and not view.is_settled:
         view = await wait_for_payment(request, services, wanted, wait_s)
     if view is None:
-        raise _not_found()
+        raise payment_not_found()
     if _is_known(view, find_header(request.scope["headers"], b"if-none-match")):
         return Response(b"", status_code=304, headers={"ETag": view.etag}, media_type=MEDIA_TYPE)
     return Response(view.answer, media_type=MEDIA_TYPE, headers={"ETag": view.etag})
@@ -58,11 +60,36 @@ async def get_history(request: ApiRequest) -> Response[bytes]:
     """Why a payment is where it is."""
     services = await _admit(request)
     parse_query(request.scope["query_string"], {})
-    values: dict[str, object] = {"payment_id": _payment_id(request), "rows_max": HISTORY_ITEMS_MAX}
+    values: dict[str, object] = {"payment_id": payment_id_of(request), "rows_max": HISTORY_ITEMS_MAX}
     rows = await in_time(_read_rows(services, "list_history", values))
     if not rows:
-        raise _not_found()
+        raise payment_not_found()
     return Response(_items([str(row[0]) for row in rows]), media_type=MEDIA_TYPE)
+
+
+@get("/payments/{paymentId:str}/refunds", name="list_refunds")
+async def list_refunds(request: ApiRequest) -> Response[bytes]:
+    """The refunds of a payment, oldest first."""
+    services = await _admit(request)
+    parse_query(request.scope["query_string"], {})
+    values: dict[str, object] = {"payment_id": payment_id_of(request), "rows_max": REFUNDS_MAX}
+    rows = await in_time(_read_rows(services, "list_refunds", values))
+    if not rows:
+        raise payment_not_found()
+    answers = [str(answer) for (answer,) in reversed(rows) if answer is not None]
+    return Response(_items(answers), media_type=MEDIA_TYPE)
+
+
+@get("/refunds/{refundId:str}", name="get_refund")
+async def get_refund(request: ApiRequest) -> Response[bytes]:
+    """One refund as it stands."""
+    services = await _admit(request)
+    parse_query(request.scope["query_string"], {})
+    view = await find_refund(services, refund_id_of(request))
+    if view is None:
+        raise refund_not_found()
+    record_of(request.scope).payment_id = str(view.payment_id)
+    return Response(view.answer, media_type=MEDIA_TYPE)
 
 
 @get("/payments", name="list_payments")
@@ -98,19 +125,6 @@ async def _read_rows(services: Services, query: str, values: dict[str, object]) 
     async with services.pool.connection() as conn:
         # Planned for its very values: which index serves depends on them.
         return await (await conn.execute(_QUERIES[query], values, prepare=False)).fetchall()
-
-
-def _payment_id(request: ApiRequest) -> UUID:
-    try:
-        payment_id = uuid(request.path_params["paymentId"])
-    except ValueError:
-        raise _not_found() from None
-    record_of(request.scope).payment_id = str(payment_id)
-    return payment_id
-
-
-def _not_found() -> Refusal:
-    return Refusal("payment_not_found", "No payment has this id; ids are UUIDs.")
 
 
 def _is_known(view: PaymentView, if_none_match: str | None) -> bool:

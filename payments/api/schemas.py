@@ -1,7 +1,7 @@
 """The bodies of the API as types, from which the OpenAPI page takes its schemas.
 
-Bodies that come in are read by `authorize_body`, bodies that go out are rendered by the database; tests hold both
-against these types.
+Bodies that come in are read by `authorize_body` and `wish_bodies`, bodies that go out are rendered by the database;
+tests hold both against these types.
 """
 
 from datetime import datetime
@@ -11,13 +11,15 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from payments.api.authorize_body import (
+from payments.api.body_fields import (
     METADATA_KEY_CHARACTERS_MAX,
     METADATA_KEYS_MAX,
     METADATA_VALUE_CHARACTERS_MAX,
 )
+from payments.api.wish_bodies import REASON_CHARACTERS_MAX
 from payments.domain.money import AMOUNT_MAX, CURRENCIES
 from payments.domain.states import PaymentStatus
+from payments.domain.wishes import COMPENSATION
 
 CurrencyCode = Annotated[str, Meta(pattern="^[A-Z]{3}$", extra_json_schema={"enum": list(CURRENCIES)})]
 FailureReason = Literal["CARD_DECLINED", "INSUFFICIENT_FUNDS", "EXPIRED_CARD", "PROCESSING_ERROR"]
@@ -68,6 +70,50 @@ class AuthorizePayment(
     ) = UNSET
 
 
+class CapturePayment(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """A wish to charge a hold."""
+
+    amount: (
+        Annotated[int, Meta(ge=1, le=AMOUNT_MAX, description="How much of the hold; all when it is absent.")]
+        | UnsetType
+    ) = UNSET
+    order_id: Annotated[UUID, Meta(description="The order paid for, when it was not known before.")] | UnsetType = UNSET
+
+
+class VoidPayment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A wish to cancel a payment; nothing more is to be said."""
+
+
+class RefundPayment(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """A wish to give money back."""
+
+    amount: (
+        Annotated[int, Meta(ge=1, le=AMOUNT_MAX, description="How much; all that is left when it is absent.")]
+        | UnsetType
+    ) = UNSET
+    reason: (
+        Annotated[
+            str,
+            Meta(
+                min_length=1,
+                max_length=REASON_CHARACTERS_MAX,
+                description="Free text; Stripe gets to see it. `compensation` is the service's own word.",
+                extra_json_schema={"not": {"const": COMPENSATION}},
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+
+
+class SavePaymentMethod(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """How a customer pays: tokens of Stripe's."""
+
+    processor_customer: Annotated[
+        str, Meta(pattern="^cus_[A-Za-z0-9_]{1,250}$", description="Stripe's customer, to whom the method is attached.")
+    ]
+    payment_method: Annotated[str, Meta(pattern="^pm_[A-Za-z0-9_]{1,250}$", description="The payment method.")]
+
+
 class Failure(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Why a payment failed."""
 
@@ -110,6 +156,28 @@ class PaymentPage(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     items: list[Payment]
     next_cursor: Annotated[str | None, Meta(description="Goes into `cursor` for the next page; null on the last.")]
+
+
+class Refund(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A refund as it stands."""
+
+    refund_id: UUID
+    payment_id: UUID
+    amount: Annotated[int, Meta(ge=1, le=AMOUNT_MAX)]
+    currency: CurrencyCode
+    reason: Annotated[str | None, Meta(description="`compensation`: made by the service; money came too late.")]
+    status: Literal["REQUESTED", "PENDING", "PROCESSED", "FAILED"]
+    processor_reference: Annotated[str | None, Meta(description="Stripe's refund, re_…")]
+    failure_reason: Annotated[str | None, Meta(description="Stripe's word; FAILED only.")]
+    external: Annotated[bool, Meta(description="Made in Stripe's dashboard, not through this service.")]
+    created_at: Moment
+    updated_at: Moment
+
+
+class RefundList(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The refunds of a payment, oldest first."""
+
+    items: list[Refund]
 
 
 class HistoryItem(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

@@ -1,4 +1,4 @@
-"""Callers who wait for a payment to settle, woken by the recorder's notification and, failing that, by polling.
+"""Callers who wait for a payment or refund to settle, woken by the recorder's notification and, failing that, by polls.
 
 One task looks for all of them with one statement; what a waiter costs is a place in a dictionary.
 """
@@ -11,7 +11,7 @@ from uuid import UUID
 
 import structlog
 
-from payments.api.views import PaymentView, find_settled
+from payments.api.views import PAYMENTS, Subject, View, find_settled
 from payments.database.connections import DATABASE_AWAY, Pool
 from payments.wakeup import PollInterval, Wakeup
 
@@ -29,7 +29,8 @@ class Waiters:
         self._pool = pool
         self._bell = bell
         self._interval = PollInterval(poll_interval_s)
-        self._waiting: dict[UUID, set[asyncio.Future[PaymentView | None]]] = {}
+        self._waiting: dict[UUID, set[asyncio.Future[View | None]]] = {}
+        self._subjects: dict[UUID, Subject] = {}
         self._count = 0
         self.is_closed = False
         self.task: asyncio.Task[None] | None = None  # ends only by a fault of ours
@@ -66,12 +67,13 @@ class Waiters:
                 if not future.done():
                     future.set_result(None)
 
-    async def wait(self, payment_id: UUID, timeout_s: float) -> PaymentView | None:
-        """The payment once it has settled; None when time is up or there is no room. Cancelling frees the place."""
+    async def wait(self, wanted: UUID, timeout_s: float, subject: Subject = PAYMENTS) -> View | None:
+        """What has settled; None when time is up or there is no room. Cancelling frees the place."""
         if not self.has_room or timeout_s <= 0:
             return None
-        future: asyncio.Future[PaymentView | None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(payment_id, set()).add(future)
+        future: asyncio.Future[View | None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(wanted, set()).add(future)
+        self._subjects[wanted] = subject
         self._count += 1
         if self._count == 1:
             self._bell.ring()
@@ -82,10 +84,10 @@ class Waiters:
             return None
         finally:
             self._count -= 1
-            futures = self._waiting[payment_id]
+            futures = self._waiting[wanted]
             futures.discard(future)
             if not futures:
-                del self._waiting[payment_id]
+                del self._waiting[wanted], self._subjects[wanted]
 
     async def _run(self) -> None:
         is_away = False
@@ -95,8 +97,7 @@ class Waiters:
             if not wanted:
                 continue
             try:
-                async with self._pool.connection() as conn:
-                    settled = await find_settled(conn, wanted)
+                settled = await self._find_settled(wanted)
             except DATABASE_AWAY as error:
                 if not is_away:
                     log.warning("waiters.lost_database", error=type(error).__name__)
@@ -108,6 +109,13 @@ class Waiters:
             for view in settled:
                 self._answer(view)
 
+    async def _find_settled(self, wanted: list[UUID]) -> list[View]:
+        by_subject: dict[Subject, list[UUID]] = {}
+        for each in wanted:
+            by_subject.setdefault(self._subjects[each], []).append(each)
+        async with self._pool.connection() as conn:
+            return [view for subject, ids in by_subject.items() for view in await find_settled(conn, subject, ids)]
+
     def _wanted(self, named: set[str] | None) -> list[UUID]:
         """Whom to look for: those named, if all news was of particular payments, else all."""
         if named and "" not in named:
@@ -115,10 +123,10 @@ class Waiters:
             for payload in named:
                 with suppress(ValueError):
                     mentioned.add(UUID(payload))
-            return [payment_id for payment_id in mentioned if payment_id in self._waiting]
+            return [each for each in mentioned if each in self._waiting]
         return list(self._waiting)
 
-    def _answer(self, view: PaymentView) -> None:
-        for future in self._waiting.get(view.payment_id, ()):
+    def _answer(self, view: View) -> None:
+        for future in self._waiting.get(view.id, ()):
             if not future.done():
                 future.set_result(view)

@@ -32,7 +32,7 @@ class ApiProcess:
         self.port = pick_free_port("127.0.0.1")
         self.url = f"http://127.0.0.1:{self.port}"
         self.log_path = log_path
-        self.key = make_key(database, "shop", ["payments:write", "payments:read"])
+        self.key = make_key(database, "shop", ["payments:write", "payments:read", "refunds:write"])
         dsn = database.dsn("payments_api")
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PAYMENTS_", "STRIPE_"))}
         own = {"DATABASE_URL": dsn, "PORT": str(self.port), "STRIPE_WEBHOOK_SECRETS": WEBHOOK_SECRET}
@@ -134,7 +134,10 @@ def rows_seen_by(conn: psycopg.Connection[Any]) -> dict[str, int]:
 def settle(conn: psycopg.Connection[Any], payment_id: str, status: str) -> None:
     """Moves a payment by hand, as the recorder would."""
     columns = {
-        "SUCCEEDED": "amount_authorized = amount, amount_captured = amount, processor_reference = 'ch_test'",
+        "AUTHORIZED": "amount_authorized = amount, next_action = null, processor_reference = 'ch_test'",
+        "CAPTURING": f"capture_id = '{uuid.uuid4()}', amount_to_capture = amount",
+        "SUCCEEDED": "amount_authorized = amount, amount_captured = coalesce(amount_to_capture, amount), "
+        "processor_reference = 'ch_test'",
         "FAILED": "failure_reason = 'CARD_DECLINED', failure_decline_code = 'do_not_honor', failure_message = 'No.'",
         "ACTION_REQUIRED": """next_action = '{"type": "use_stripe_sdk", "clientSecret": "pi_1_secret_2"}'""",
     }.get(status, "")

@@ -126,10 +126,10 @@ def test_an_unknown_payment_is_404(shop: httpx.Client, payment_id: str) -> None:
     ("method", "path", "allowed"),
     [
         ("GET", "/payments/authorize", {"POST", "OPTIONS"}),
-        ("DELETE", "/payments", {"GET", "OPTIONS"}),
-        ("PUT", f"/payments/{CART}", {"GET", "OPTIONS"}),
+        ("DELETE", "/payments", {"GET", "HEAD", "OPTIONS"}),
+        ("PUT", f"/payments/{CART}", {"GET", "HEAD", "OPTIONS"}),
         ("PATCH", "/webhooks/stripe", {"POST", "OPTIONS"}),
-        ("POST", "/health/live", {"GET", "OPTIONS"}),
+        ("POST", "/health/live", {"GET", "HEAD", "OPTIONS"}),
     ],
 )
 def test_another_method_is_405_with_allow(shop: httpx.Client, method: str, path: str, allowed: set[str]) -> None:

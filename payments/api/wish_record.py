@@ -1,0 +1,276 @@
+"""Records a wish to capture, void or refund a payment: decided from its locked row, and written, in one transaction.
+
+Locks in this order: the Idempotency-Key (an advisory lock, so that two requests with one key follow each other), then
+the payment's row. An answer given before needs no lock on the payment.
+"""
+
+import time
+from typing import Any, Literal, assert_never
+from uuid import UUID
+
+import msgspec
+import psycopg
+from psycopg_pool import PoolTimeout
+
+from payments.api.accept_outcomes import Failed, KeyReused, Unknown
+from payments.api.deadlines import in_time
+from payments.database.connections import Connection, Pool, transaction
+from payments.database.queries import load_queries
+from payments.domain.identifiers import new_id
+from payments.domain.states import PaymentStatus
+from payments.domain.wishes import (
+    AlreadyAsked,
+    CaptureWish,
+    LockedPayment,
+    RefundWish,
+    Refused,
+    StartCapture,
+    StartRefund,
+    StartVoid,
+    VoidWish,
+    Wish,
+    decide_capture,
+    decide_refund,
+    decide_void,
+)
+
+# How long a request waits, all in all, for others that hold its key or its payment, before it is told to come again.
+LOCK_WAIT_S = 5.0
+LOCK_WAIT_MS_MIN = 1  # 0 would mean for ever
+# Each further round means a deadlock, or a payment accepted under the same key between two statements.
+ROUNDS_MAX = 4
+# Raised while, or instead of, telling us how a commit ended.
+UNKNOWN_SQLSTATE_CLASSES = ("08", "57P")
+_ONE_PER_KEY = "idempotency_keys_pkey"
+
+_QUERIES = load_queries("api")
+
+
+class WishRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A checked wish about one payment."""
+
+    payment_id: UUID
+    client_id: str
+    idempotency_key: str | None
+    fingerprint: bytes
+    traceparent: str
+    wish: Wish
+
+    @property
+    def status(self) -> int:
+        """The status of its success: a refund is made, all else is under way."""
+        return 201 if isinstance(self.wish, RefundWish) else 202
+
+
+class Recorded(msgspec.Struct, frozen=True):
+    """Recorded now, or (not `is_new`) recorded before and asked for again; `publishes`: the relay has work."""
+
+    answer: bytes
+    location: str | None = None
+    is_new: bool = True
+    publishes: bool = True
+
+
+class Repeated(msgspec.Struct, frozen=True):
+    """The same request was answered before: that answer."""
+
+    answer: bytes
+    status: int
+    location: str | None
+
+
+class NoPayment(msgspec.Struct, frozen=True):
+    """There is no such payment."""
+
+
+class Busy(msgspec.Struct, frozen=True):
+    """Another holds the key, or the payment, for too long; nothing was recorded."""
+
+    what: Literal["key", "payment"]
+
+
+WishOutcome = Recorded | Repeated | Refused | NoPayment | KeyReused | Busy | Failed | Unknown
+
+
+class _Attempt:
+    """How far a transaction has come: what breaks before its commit has certainly left nothing behind."""
+
+    is_committing = False
+
+
+class _Waited(Exception):
+    """A lock was not to be had in time."""
+
+    def __init__(self, what: Literal["key", "payment"]) -> None:
+        super().__init__(what)
+        self.what = what
+
+
+async def record_wish(pool: Pool, request: WishRequest) -> WishOutcome:
+    """Records the wish if it can be, and says what became of it. Commits. Raises nothing that the database raised."""
+    attempt = _Attempt()
+    try:
+        return await in_time(_record(pool, request, attempt))
+    except (psycopg.Error, PoolTimeout) as error:
+        sqlstate = getattr(error, "sqlstate", None)
+        if attempt.is_committing and (sqlstate is None or sqlstate.startswith(UNKNOWN_SQLSTATE_CLASSES)):
+            return Unknown(error)
+        return Failed(error)
+
+
+async def _record(pool: Pool, request: WishRequest, attempt: _Attempt) -> WishOutcome:
+    ends_at = time.monotonic() + LOCK_WAIT_S
+    for _ in range(ROUNDS_MAX):
+        attempt.is_committing = False
+        try:
+            async with transaction(pool) as conn:
+                outcome = await _try(conn, request, ends_at)
+                attempt.is_committing = isinstance(outcome, Recorded)
+        except _Waited as waited:
+            return Busy(waited.what)
+        except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure):
+            continue
+        except psycopg.errors.UniqueViolation as error:
+            if error.diag.constraint_name != _ONE_PER_KEY:
+                raise
+        else:
+            return outcome
+    return Busy("payment")
+
+
+async def _try(conn: Connection, request: WishRequest, ends_at: float) -> WishOutcome:
+    if request.idempotency_key is not None and (answered := await _find_answer(conn, request, ends_at)):
+        return answered
+    found = await _lock_payment(conn, request.payment_id, ends_at)
+    if found is None:
+        return NoPayment()
+    payment, answer = found
+    decision = _decide(payment, request.wish)
+    if isinstance(decision, AlreadyAsked):
+        await _keep(conn, request, answer)
+        return Recorded(answer.encode(), is_new=False, publishes=False)
+    return decision if isinstance(decision, Refused) else await _do(conn, request, payment, decision)
+
+
+async def _do(
+    conn: Connection, request: WishRequest, payment: LockedPayment, decision: StartCapture | StartVoid | StartRefund
+) -> Recorded:
+    match decision:
+        case StartCapture(amount, order_id):
+            values = {"capture_id": new_id(), "amount": amount, "order_id": order_id}
+            return await _write(conn, "capture", request, payment, values)
+        case StartVoid(publishes):
+            outcome = await _write(conn, "void", request, payment, {"publishes": publishes})
+            return msgspec.structs.replace(outcome, publishes=publishes)
+        case StartRefund(amount):
+            return await _write_refund(conn, request, payment, amount)
+        case _:
+            assert_never(decision)
+
+
+def _decide(payment: LockedPayment, wish: Wish) -> StartCapture | StartVoid | StartRefund | AlreadyAsked | Refused:
+    match wish:
+        case CaptureWish():
+            return decide_capture(payment, wish)
+        case VoidWish():
+            return decide_void(payment)
+        case RefundWish():
+            return decide_refund(payment, wish)
+        case _:
+            assert_never(wish)
+
+
+async def _find_answer(conn: Connection, request: WishRequest, ends_at: float) -> Repeated | KeyReused | None:
+    """What stands under the key, which is this transaction's alone from now on."""
+    key = {"client_id": request.client_id, "idempotency_key": request.idempotency_key}
+    try:
+        await conn.execute(_QUERIES["lock_key"], {**key, "lock_wait": _lock_wait(ends_at)})
+    except psycopg.errors.LockNotAvailable as error:
+        raise _Waited("key") from error
+    row: Any = await (await conn.execute(_QUERIES["find_answer"], key)).fetchone()
+    if row is None:
+        return None
+    payment_id, fingerprint, status, location, body = row
+    if fingerprint != request.fingerprint or payment_id != request.payment_id:
+        return KeyReused()
+    return Repeated((body or "").encode(), status, location)
+
+
+async def _lock_payment(conn: Connection, payment_id: UUID, ends_at: float) -> tuple[LockedPayment, str] | None:
+    values = {"payment_id": payment_id, "lock_wait": _lock_wait(ends_at)}
+    try:
+        row: Any = await (await conn.execute(_QUERIES["lock_payment"], values)).fetchone()
+    except psycopg.errors.LockNotAvailable as error:
+        raise _Waited("payment") from error
+    if row is None:
+        return None
+    status, method, order_id, currency, amount, authorized, captured, reserved, to_capture, answer = row
+    payment = LockedPayment(
+        status=PaymentStatus(status),
+        capture_method=method,
+        order_id=order_id,
+        currency=currency,
+        amount=amount,
+        amount_authorized=authorized,
+        amount_captured=captured,
+        amount_reserved=reserved,
+        amount_to_capture=to_capture,
+    )
+    return payment, answer
+
+
+def _lock_wait(ends_at: float) -> str:
+    left_ms = int((ends_at - time.monotonic()) * 1_000)
+    return f"{max(left_ms, LOCK_WAIT_MS_MIN)}ms"
+
+
+async def _write_refund(conn: Connection, request: WishRequest, payment: LockedPayment, amount: int) -> Recorded:
+    assert isinstance(request.wish, RefundWish)
+    refund_id = new_id()
+    allotted: Any = await (
+        await conn.execute(_QUERIES["allot_sequence"], {"payment_id": request.payment_id})
+    ).fetchone()
+    values = {
+        "refund_id": refund_id,
+        "amount": amount,
+        "currency": payment.currency,
+        "reason": request.wish.reason,
+        "order_id": payment.order_id,
+        "sequence": allotted[0],
+        "location": f"/refunds/{refund_id}",
+    }
+    outcome = await _write(conn, "refund", request, payment, values)
+    return msgspec.structs.replace(outcome, location=f"/refunds/{refund_id}")
+
+
+async def _write(
+    conn: Connection, query: str, request: WishRequest, payment: LockedPayment, values: dict[str, object]
+) -> Recorded:
+    common = {
+        "payment_id": request.payment_id,
+        "event_id": new_id(),
+        "traceparent": request.traceparent,
+        "from_status": payment.status.value,
+        "why": f"asked for by {request.client_id}",
+        "client_id": request.client_id,
+        "idempotency_key": request.idempotency_key,
+        "fingerprint": request.fingerprint,
+        "status": request.status,
+    }
+    row: Any = await (await conn.execute(_QUERIES[query], common | values)).fetchone()
+    return Recorded(row[0].encode())
+
+
+async def _keep(conn: Connection, request: WishRequest, answer: str) -> None:
+    if request.idempotency_key is None:
+        return
+    values = {
+        "client_id": request.client_id,
+        "idempotency_key": request.idempotency_key,
+        "fingerprint": request.fingerprint,
+        "payment_id": request.payment_id,
+        "status": request.status,
+        "location": None,
+        "answer": answer,
+    }
+    await conn.execute(_QUERIES["keep_answer"], values)

@@ -1,0 +1,162 @@
+"""Capture, void and refund: what is answered, what is written, and what is refused."""
+
+import json
+import uuid
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from payments.outbox.events import decode
+from tests.api.driving import ApiProcess, bearer, make_key, settle, wish
+from tests.api.refusals import problem
+
+HOLD: dict[str, Any] = {"captureMethod": "manual", "amount": 1000}
+MONEY = {"amount": 1000, "currency": "EUR"}
+
+
+def payment_in(shop: httpx.Client, eye: psycopg.Connection[Any], status: str, **changes: Any) -> str:
+    """A payment of 10.00 EUR that has come to a status."""
+    manual = status in {"AUTHORIZED", "CAPTURING", "EXPIRED"}
+    body = wish(**{**MONEY, "captureMethod": "manual" if manual else "automatic", **changes})
+    payment_id: str = shop.post("/payments/authorize", json=body).json()["paymentId"]
+    for step in {"CAPTURING": ("AUTHORIZED",), "VOIDED": ("VOIDING",)}.get(status, ()):
+        settle(eye, payment_id, step)
+    if status != "REQUESTED":
+        settle(eye, payment_id, status)
+    return payment_id
+
+
+def events_of(eye: psycopg.Connection[Any], payment_id: str) -> list[tuple[str, int, dict[str, Any], dict[str, Any]]]:
+    return eye.execute(
+        "select event_type, sequence, payload, headers from payments.outbox where aggregate_id = %s order by sequence",
+        (payment_id,),
+    ).fetchall()
+
+
+def history_of(shop: httpx.Client, payment_id: str) -> list[tuple[str, str, str | None, str]]:
+    items = shop.get(f"/payments/{payment_id}/history").json()["items"]
+    return [(item["signal"], item["decision"], item["from"], item["to"]) for item in items]
+
+
+def columns_of(eye: psycopg.Connection[Any], payment_id: str, *names: str) -> tuple[Any, ...]:
+    found = eye.execute(f"select {', '.join(names)} from payments.payments where payment_id = %s", (payment_id,))
+    return found.fetchone() or ()
+
+
+def test_capture_takes_the_whole_hold_when_nothing_is_said(shop: httpx.Client, eye: psycopg.Connection[Any]) -> None:
+    payment_id = payment_in(shop, eye, "AUTHORIZED")
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    answer = shop.post(f"/payments/{payment_id}/capture", headers={"traceparent": trace})
+    assert (answer.status_code, answer.json()["status"]) == (202, "CAPTURING")
+    assert answer.json() == shop.get(f"/payments/{payment_id}").json()
+    kind, sequence, payload, headers = events_of(eye, payment_id)[-1]
+    assert (kind, sequence) == ("capture-requested", 2)
+    capture_id, to_capture = columns_of(eye, payment_id, "capture_id", "amount_to_capture")
+    assert (payload["captureId"], payload["amount"], to_capture) == (str(capture_id), 1000, 1000)
+    assert decode(kind, json.dumps(payload).encode()).payment_id == uuid.UUID(payment_id)
+    assert (headers["traceparent"], headers["ce-sequence"], headers["ce-type"]) == (trace, "0000000002", kind)
+    assert history_of(shop, payment_id)[-1] == ("capture-payment", "applied", "AUTHORIZED", "CAPTURING")
+
+
+def test_capture_of_a_part_names_the_order(shop: httpx.Client, eye: psycopg.Connection[Any]) -> None:
+    payment_id, order_id = payment_in(shop, eye, "AUTHORIZED"), str(uuid.uuid4())
+    answer = shop.post(f"/payments/{payment_id}/capture", json={"amount": 600, "orderId": order_id})
+    assert (answer.status_code, answer.json()["orderId"]) == (202, order_id)
+    payload = events_of(eye, payment_id)[-1][2]
+    assert (payload["amount"], payload["orderId"], payload["currency"]) == (600, order_id, "EUR")
+
+
+def test_void_of_a_hold_is_announced(shop: httpx.Client, eye: psycopg.Connection[Any]) -> None:
+    payment_id = payment_in(shop, eye, "AUTHORIZED")
+    answer = shop.post(f"/payments/{payment_id}/void", json={})
+    assert (answer.status_code, answer.json()["status"]) == (202, "VOIDING")
+    kind, sequence, payload, _ = events_of(eye, payment_id)[-1]
+    assert (kind, sequence, payload["amount"]) == ("void-requested", 2, 1000)
+    assert history_of(shop, payment_id)[-1] == ("void-payment", "applied", "AUTHORIZED", "VOIDING")
+
+
+def test_void_before_the_charge_is_found_by_the_worker(shop: httpx.Client, eye: psycopg.Connection[Any]) -> None:
+    payment_id = payment_in(shop, eye, "REQUESTED")
+    assert shop.post(f"/payments/{payment_id}/void").json()["status"] == "VOIDING"
+    assert [event[0] for event in events_of(eye, payment_id)] == ["payment-requested"]
+    assert columns_of(eye, payment_id, "last_sequence") == (1,)
+
+
+def test_void_takes_the_clients_secret_away(shop: httpx.Client, eye: psycopg.Connection[Any]) -> None:
+    payment_id = payment_in(shop, eye, "ACTION_REQUIRED")
+    answer = shop.post(f"/payments/{payment_id}/void").json()
+    assert (answer["status"], answer["nextAction"]) == ("VOIDING", None)
+
+
+def test_refund_gives_back_what_is_left(shop: httpx.Client, eye: psycopg.Connection[Any]) -> None:
+    payment_id = payment_in(shop, eye, "SUCCEEDED")
+    first = shop.post(f"/payments/{payment_id}/refunds", json={"amount": 300, "reason": "too small"})
+    assert (first.status_code, first.json()["amount"], first.json()["reason"]) == (201, 300, "too small")
+    assert first.json()["status"] == "REQUESTED"
+    assert first.headers["location"] == f"/refunds/{first.json()['refundId']}"
+    assert shop.get(first.headers["location"]).json() == first.json()
+    rest = shop.post(f"/payments/{payment_id}/refunds")
+    assert (rest.status_code, rest.json()["amount"], rest.json()["reason"]) == (201, 700, None)
+    assert shop.get(f"/payments/{payment_id}/refunds").json() == {"items": [first.json(), rest.json()]}
+    kinds = [(kind, sequence) for kind, sequence, _, _ in events_of(eye, payment_id)]
+    assert kinds == [("payment-requested", 1), ("refund-requested", 2), ("refund-requested", 3)]
+    payload = events_of(eye, payment_id)[1][2]
+    assert (payload["refundId"], payload["amount"], payload["reason"]) == (first.json()["refundId"], 300, "too small")
+    assert "reason" not in events_of(eye, payment_id)[2][2]
+    assert decode("refund-requested", json.dumps(payload).encode()).payment_id == uuid.UUID(payment_id)
+    assert columns_of(eye, payment_id, "amount_reserved", "amount_refunded", "last_sequence") == (1000, 0, 3)
+    assert history_of(shop, payment_id)[-1] == ("refund-payment", "applied", "SUCCEEDED", "SUCCEEDED")
+    over = shop.post(f"/payments/{payment_id}/refunds", json={"amount": 1})
+    assert problem(over, 409, "amount_exceeds_captured")["paymentId"] == payment_id
+    problem(shop.post(f"/payments/{payment_id}/refunds"), 409, "amount_exceeds_captured")
+
+
+def test_two_equal_refunds_without_a_key_are_two(shop: httpx.Client, eye: psycopg.Connection[Any]) -> None:
+    payment_id = payment_in(shop, eye, "SUCCEEDED")
+    answers = [shop.post(f"/payments/{payment_id}/refunds", json={"amount": 400}) for _ in range(2)]
+    assert len({answer.json()["refundId"] for answer in answers}) == 2
+
+
+@pytest.mark.parametrize("status", ["CAPTURING", "SUCCEEDED"])
+def test_the_same_capture_again_has_no_effect(shop: httpx.Client, eye: psycopg.Connection[Any], status: str) -> None:
+    payment_id = payment_in(shop, eye, "AUTHORIZED")
+    first = shop.post(f"/payments/{payment_id}/capture").json()
+    if status == "SUCCEEDED":
+        settle(eye, payment_id, "SUCCEEDED")
+    before = columns_of(eye, payment_id, "version", "capture_id")
+    again = shop.post(f"/payments/{payment_id}/capture", json={"amount": 1000})
+    assert (again.status_code, again.json()["status"], first["status"]) == (202, status, "CAPTURING")
+    assert columns_of(eye, payment_id, "version", "capture_id") == before
+    other = shop.post(f"/payments/{payment_id}/capture", json={"amount": 999})
+    problem(other, 409, "not_capturable")
+
+
+def test_saved_payment_methods_are_charged(shop: httpx.Client, eye: psycopg.Connection[Any]) -> None:
+    customer_id = str(uuid.uuid4())
+    saved = {"processorCustomer": "cus_1", "paymentMethod": "pm_card_visa"}
+    for _ in range(2):
+        answer = shop.put(f"/customers/{customer_id}/payment-method", json=saved)
+        assert (answer.status_code, answer.content) == (204, b"")
+    methods = {}
+    for named in (..., "pm_card_visa", "pm_card_mastercard"):
+        body = wish(customerId=customer_id, paymentMethod=named)
+        payment_id = shop.post("/payments/authorize", json=body).json()["paymentId"]
+        methods[named] = columns_of(eye, payment_id, "payment_method", "processor_customer")
+    assert methods == {
+        ...: ("pm_card_visa", "cus_1"),
+        "pm_card_visa": ("pm_card_visa", "cus_1"),
+        "pm_card_mastercard": ("pm_card_mastercard", None),
+    }
+
+
+def test_refunds_need_their_own_scope(api: ApiProcess) -> None:
+    path = f"/payments/{uuid.uuid4()}"
+    with api.client(make_key(api.database, "writer", ["payments:write"])) as writer:
+        problem(writer.post(f"{path}/refunds"), 403, "scope_missing")
+        problem(writer.post(f"{path}/void"), 404, "payment_not_found")
+    with api.client(make_key(api.database, "refunder", ["refunds:write"])) as refunder:
+        problem(refunder.post(f"{path}/capture"), 403, "scope_missing")
+        problem(refunder.post(f"{path}/refunds"), 404, "payment_not_found")
+    assert httpx.post(f"{api.url}{path}/refunds", headers=bearer("pay_no")).status_code == 401
