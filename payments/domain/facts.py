@@ -1,6 +1,7 @@
 """Reads Stripe's objects into frozen facts: only what decisions lean on, tolerant of whatever else is there or missing.
 
-Statuses stay plain strings, for Stripe may add some. Source: https://docs.stripe.com/api/payment_intents/object
+Statuses stay plain strings, for Stripe may add some. Sources: https://docs.stripe.com/api/payment_intents/object,
+https://docs.stripe.com/api/refunds/object and https://docs.stripe.com/api/disputes/object
 """
 
 from collections.abc import Mapping
@@ -53,6 +54,8 @@ class PaymentIntentFacts(msgspec.Struct, frozen=True, kw_only=True):
     amount_received: int | None = None
     capture_method: str | None = None
     charge: str | None = None
+    charge_status: str | None = None  # known from an expanded charge only, like the next two
+    is_disputed: bool | None = None
     capture_before: datetime | None = None
     last_payment_error: ErrorFacts | None = None
     next_action: ActionFacts | None = None
@@ -61,6 +64,34 @@ class PaymentIntentFacts(msgspec.Struct, frozen=True, kw_only=True):
     payment_id: UUID | None = None
     livemode: bool | None = None
     created: datetime | None = None
+
+
+class RefundFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """A refund as it stood at one moment."""
+
+    id: str
+    status: str
+    amount: int
+    currency: str
+    intent_id: str | None = None
+    failure_reason: str | None = None
+    has_balance_transaction: bool = False  # money moved, or is about to
+    payment_id: UUID | None = None
+    refund_id: UUID | None = None
+    reason: str | None = None
+
+
+class DisputeFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """A dispute as it stood at one moment."""
+
+    id: str
+    status: str
+    amount: int
+    currency: str
+    intent_id: str | None = None
+    reason: str | None = None
+    created: datetime | None = None
+    livemode: bool | None = None
 
 
 def read_payment_intent(value: object) -> PaymentIntentFacts:
@@ -78,6 +109,8 @@ def read_payment_intent(value: object) -> PaymentIntentFacts:
         amount_received=_amount(intent.get("amount_received")),
         capture_method=_text(intent.get("capture_method")),
         charge=_charge_id(charge),
+        charge_status=_text((_mapping(charge) or {}).get("status")),
+        is_disputed=_flag((_mapping(charge) or {}).get("disputed")),
         capture_before=_capture_before(charge),
         last_payment_error=read_error(intent.get("last_payment_error")),
         next_action=_action(intent.get("next_action")),
@@ -86,6 +119,42 @@ def read_payment_intent(value: object) -> PaymentIntentFacts:
         payment_id=payment_id_of(intent),
         livemode=_flag(intent.get("livemode")),
         created=_moment(intent.get("created")),
+    )
+
+
+def read_refund(value: object) -> RefundFacts:
+    """The facts of a refund; raises UnreadableObject when id, status, amount or currency cannot be read."""
+    refund = _mapping(value)
+    if refund is None or refund.get("object", "refund") != "refund":
+        raise UnreadableObject("this is no refund")
+    return RefundFacts(
+        id=_required(_identifier(refund.get("id")), "id"),
+        status=_required(_text(refund.get("status")), "status"),
+        amount=_required(_amount(refund.get("amount")) or None, "amount"),
+        currency=_required(_text(refund.get("currency")), "currency").upper(),
+        intent_id=intent_id_of(refund),
+        failure_reason=_text(refund.get("failure_reason")),
+        has_balance_transaction=refund.get("balance_transaction") is not None,
+        payment_id=payment_id_of(refund),
+        refund_id=refund_id_of(refund),
+        reason=_text(refund.get("reason")),
+    )
+
+
+def read_dispute(value: object) -> DisputeFacts:
+    """The facts of a dispute; raises UnreadableObject when id, status, amount or currency cannot be read."""
+    dispute = _mapping(value)
+    if dispute is None or dispute.get("object", "dispute") != "dispute":
+        raise UnreadableObject("this is no dispute")
+    return DisputeFacts(
+        id=_required(_identifier(dispute.get("id")), "id"),
+        status=_required(_text(dispute.get("status")), "status"),
+        amount=_required(_amount(dispute.get("amount")) or None, "amount"),
+        currency=_required(_text(dispute.get("currency")), "currency").upper(),
+        intent_id=intent_id_of(dispute),
+        reason=_text(dispute.get("reason")),
+        created=_moment(dispute.get("created")),
+        livemode=_flag(dispute.get("livemode")),
     )
 
 
@@ -105,13 +174,27 @@ def read_error(value: object) -> ErrorFacts | None:
 
 def payment_id_of(value: object) -> UUID | None:
     """The payment that an object's metadata names; None when it names none, so the object is not ours."""
-    metadata = _mapping((_mapping(value) or {}).get("metadata"))
-    text = (metadata or {}).get("paymentId")
+    return named_id_of(value, "paymentId")
+
+
+def refund_id_of(value: object) -> UUID | None:
+    """The refund of ours that a refund's metadata names; None when it was made elsewhere, e.g. in the dashboard."""
+    return named_id_of(value, "refundId")
+
+
+def named_id_of(value: object, name: str) -> UUID | None:
+    """The id that an object's metadata keeps under a name."""
+    text = (_mapping((_mapping(value) or {}).get("metadata")) or {}).get(name)
     try:
         # Only as we write it: UUID() also takes braces, urn: and stray hyphens.
         return UUID(text) if isinstance(text, str) and len(text) == 36 else None
     except ValueError:
         return None
+
+
+def object_id_of(value: object) -> str | None:
+    """Stripe's id of any object."""
+    return _identifier((_mapping(value) or {}).get("id"))
 
 
 def intent_id_of(value: object) -> str | None:
@@ -125,7 +208,7 @@ def intent_id_of(value: object) -> str | None:
 
 def _required(value: T | None, name: str) -> T:
     if value is None:
-        raise UnreadableObject(f"the PaymentIntent has no readable {name}")
+        raise UnreadableObject(f"the object has no readable {name}")
     return value
 
 
@@ -137,8 +220,8 @@ def _text(value: object, characters_max: int = TEXT_CHARACTERS_MAX) -> str | Non
     return value[:characters_max] if isinstance(value, str) and value else None
 
 
-def _identifier(value: object, prefix: str) -> str | None:
-    is_one = isinstance(value, str) and value.startswith(prefix) and len(value) <= ID_CHARACTERS_MAX
+def _identifier(value: object, prefix: str = "") -> str | None:
+    is_one = isinstance(value, str) and value.startswith(prefix) and 0 < len(value) <= ID_CHARACTERS_MAX
     return str(value) if is_one else None
 
 

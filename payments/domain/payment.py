@@ -37,6 +37,10 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True):
     failure: Failure | None = None
     next_action: NextAction | None = None
     capture_before: datetime | None = None
+    capture_id: UUID | None = None
+    amount_to_capture: int | None = None
+    amount_reserved: int = 0  # its refunds that have not failed
+    disputed: bool = False
     last_history_id: int = 0
     was_customer_asked: bool = False  # it has been ACTION_REQUIRED: a browser holds the client secret
 

@@ -1,7 +1,9 @@
-"""The rows of payments as the recorder reads and writes them. All functions join the caller's transaction."""
+"""Payments, refunds and disputes as the recorder reads and writes them. All functions join the caller's transaction.
+
+Whoever changes a refund or a dispute holds the lock of its payment, so theirs need none.
+"""
 
 from collections.abc import Iterable
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -9,18 +11,12 @@ import msgspec
 
 from payments.database.connections import Connection
 from payments.database.queries import load_queries
+from payments.domain.adoption import LostPayment
 from payments.domain.declines import Failure, FailureReason
+from payments.domain.disputes import Dispute
 from payments.domain.payment import NextAction, Payment
-from payments.domain.states import EventType, PaymentStatus
-from payments.outbox.events import (
-    Event,
-    PaymentActionRequired,
-    PaymentAuthorized,
-    PaymentExpired,
-    PaymentFailed,
-    PaymentSucceeded,
-    PaymentVoided,
-)
+from payments.domain.refunds import Refund, RefundStatus
+from payments.domain.states import PaymentStatus
 
 _QUERIES = load_queries("inbox")
 
@@ -30,6 +26,26 @@ class Locked(msgspec.Struct):
 
     payment: Payment
     last_sequence: int
+    refunds: dict[UUID, Refund] = msgspec.field(default_factory=dict)
+    disputes: dict[str, Dispute] = msgspec.field(default_factory=dict)  # by Stripe's id
+
+    def find_refund(self, refund_id: UUID | None, processor_reference: str | None) -> Refund | None:
+        """The refund of our id, else the one that is known to be Stripe's."""
+        if refund_id is not None and refund_id in self.refunds:
+            return self.refunds[refund_id]
+        known = (refund for refund in self.refunds.values() if refund.processor_reference == processor_reference)
+        return next(known, None) if processor_reference is not None else None
+
+    def keep_refund(self, after: Refund) -> None:
+        """Takes over a refund as it is now, and what that leaves reserved; SQL's trigger keeps the same sum."""
+        before = self.refunds.get(after.refund_id)
+        reserved = self.payment.amount_reserved + _reserved(after) - (_reserved(before) if before else 0)
+        self.refunds[after.refund_id] = after
+        self.payment = msgspec.structs.replace(self.payment, amount_reserved=reserved)
+
+
+def _reserved(refund: Refund) -> int:
+    return 0 if refund.status is RefundStatus.FAILED else refund.amount
 
 
 async def lock_payments(conn: Connection, payment_ids: Iterable[UUID]) -> dict[UUID, Locked]:
@@ -61,6 +77,10 @@ def _read(row: tuple[Any, ...], last_history_id: int, was_asked: bool) -> Locked
         failure_message,
         next_action,
         capture_before,
+        capture_id,
+        amount_to_capture,
+        amount_reserved,
+        disputed,
         last_sequence,
     ) = row
     failure = Failure(FailureReason(failure_reason), decline_code, failure_message) if failure_reason else None
@@ -79,10 +99,78 @@ def _read(row: tuple[Any, ...], last_history_id: int, was_asked: bool) -> Locked
         failure=failure,
         next_action=msgspec.convert(next_action, NextAction) if next_action else None,
         capture_before=capture_before,
+        capture_id=capture_id,
+        amount_to_capture=amount_to_capture,
+        amount_reserved=amount_reserved,
+        disputed=disputed,
         last_history_id=last_history_id,
         was_customer_asked=was_asked,
     )
     return Locked(payment, last_sequence)
+
+
+async def read_refunds_and_disputes(conn: Connection, books: dict[UUID, Locked]) -> None:
+    """Adds to locked payments what is known of their refunds and disputes."""
+    ids = {"payment_ids": sorted(books)}
+    if not books:
+        return
+    refunds: list[Any] = await (await conn.execute(_QUERIES["read_refunds"], ids)).fetchall()
+    for refund_id, payment_id, amount, currency, reason, status, reference, failure_reason, external in refunds:
+        books[payment_id].refunds[refund_id] = Refund(
+            refund_id=refund_id,
+            payment_id=payment_id,
+            amount=amount,
+            currency=currency,
+            reason=reason,
+            status=RefundStatus(status),
+            processor_reference=reference,
+            failure_reason=failure_reason,
+            external=external,
+        )
+    disputes: list[Any] = await (await conn.execute(_QUERIES["read_disputes"], ids)).fetchall()
+    for dispute_id, payment_id, reference, amount, currency, reason, status, opened_at, closed_at in disputes:
+        books[payment_id].disputes[reference] = Dispute(
+            dispute_id=dispute_id,
+            payment_id=payment_id,
+            processor_reference=reference,
+            amount=amount,
+            currency=currency,
+            reason=reason,
+            status=status,
+            opened_at=opened_at,
+            closed_at=closed_at,
+        )
+
+
+async def adopt_payment(conn: Connection, lost: LostPayment) -> bool:
+    """Inserts a payment that we had lost, and the call that made its PaymentIntent; False when it or its cart is taken.
+
+    The caller publishes its first event, of sequence 1.
+    """
+    if not (await conn.execute(_QUERIES["adopt_payment"], msgspec.structs.asdict(lost))).rowcount:
+        return False
+    await conn.execute(_QUERIES["adopt_call"], {"payment_id": lost.payment_id})
+    return True
+
+
+async def add_refund(conn: Connection, refund: Refund) -> None:
+    """Writes a refund that is new to us."""
+    await conn.execute(_QUERIES["add_refund"], msgspec.structs.asdict(refund) | {"status": refund.status.value})
+
+
+async def change_refund(conn: Connection, refund: Refund) -> None:
+    """Writes a refund as it now is."""
+    await conn.execute(_QUERIES["change_refund"], msgspec.structs.asdict(refund) | {"status": refund.status.value})
+
+
+async def add_dispute(conn: Connection, dispute: Dispute) -> None:
+    """Writes a dispute that is new to us."""
+    await conn.execute(_QUERIES["add_dispute"], msgspec.structs.asdict(dispute))
+
+
+async def change_dispute(conn: Connection, dispute: Dispute) -> None:
+    """Writes a dispute as it now is."""
+    await conn.execute(_QUERIES["change_dispute"], msgspec.structs.asdict(dispute))
 
 
 async def change_payment(conn: Connection, locked: Locked) -> None:
@@ -101,48 +189,7 @@ async def change_payment(conn: Connection, locked: Locked) -> None:
         "failure_message": failure.message if failure else None,
         "next_action": msgspec.json.encode(payment.next_action).decode() if payment.next_action else None,
         "capture_before": payment.capture_before,
+        "disputed": payment.disputed,
         "last_sequence": locked.last_sequence,
     }
     await conn.execute(_QUERIES["change_payment"], values)
-
-
-def event_of(payment: Payment, event_type: EventType, at: datetime) -> Event:
-    """What is published when the payment has become what it is; only of Stripe's outcomes."""
-    common: dict[str, Any] = {
-        "payment_id": payment.payment_id,
-        "order_id": payment.order_id,
-        "currency": payment.currency,
-    }
-    match event_type:
-        case EventType.PAYMENT_SUCCEEDED:
-            return PaymentSucceeded(
-                **common,
-                amount=payment.amount_captured,
-                processor_reference=payment.processor_reference,
-                succeeded_at=at,
-            )
-        case EventType.PAYMENT_AUTHORIZED:
-            return PaymentAuthorized(
-                **common,
-                amount=payment.amount_authorized,
-                processor_reference=payment.processor_reference,
-                capture_before=payment.capture_before,
-                authorized_at=at,
-            )
-        case EventType.PAYMENT_FAILED:
-            assert payment.failure is not None
-            return PaymentFailed(
-                payment_id=payment.payment_id,
-                order_id=payment.order_id,
-                reason=payment.failure.reason.value,
-                failed_at=at,
-            )
-        case EventType.PAYMENT_ACTION_REQUIRED:
-            action = payment.next_action.type if payment.next_action else None
-            return PaymentActionRequired(**common, amount=payment.amount, action=action, action_required_at=at)
-        case EventType.PAYMENT_VOIDED:
-            return PaymentVoided(**common, amount=payment.amount, voided_at=at)
-        case EventType.PAYMENT_EXPIRED:
-            return PaymentExpired(**common, amount=payment.amount, expired_at=at)
-        case _:
-            raise AssertionError(f"{event_type} is not published by the recorder")

@@ -22,6 +22,7 @@ class InboxRow(msgspec.Struct, frozen=True):
     payment_id: UUID | None
     payload: Mapping[str, Any]
     attempts: int
+    age_s: float = 0.0
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -49,7 +50,8 @@ def read_row(row: InboxRow, settings: Settings) -> Message:
             return Message(row, signal, row.payment_id or payment_id_of(thing), intent_id_of(thing))
         case "stripe-api" | "reconciler":
             answer = read_answer(row.payload)
-            return Message(row, answer, row.payment_id, intent_id_in(answer))
+            owner = row.payment_id or payment_id_of(row.payload.get("object"))
+            return Message(row, answer, owner, intent_id_in(answer))
         case _:
             raise UnreadableSignal(f"nobody here knows the source {row.source}")
 

@@ -17,13 +17,14 @@ import structlog
 from psycopg_pool import PoolTimeout
 
 from payments.database.connections import DATABASE_AWAY, Connection, Pool, transaction
-from payments.inbox.fetching import Gateway, fetch, hand_back
+from payments.inbox.aftermath import Weighed
+from payments.inbox.fetching import FetchWanted, Gateway, fetch, hand_back
 from payments.inbox.low_water import LowWater
 from payments.inbox.reading import InboxRow
 from payments.inbox.waiting import bury, claim_new, claim_one, list_due, put_off
-from payments.inbox.weighing import FetchWanted, Weighed, weigh
+from payments.inbox.weighing import weigh
 from payments.settings import Settings
-from payments.wakeup import INBOX, OUTBOX, SETTLED, Listener, PollInterval, Wakeup
+from payments.wakeup import INBOX, OUTBOX, QUEUE, SETTLED, Listener, PollInterval, Wakeup
 
 # One transaction's rows: enough to share its commit, few enough to redo one by one, and locks stay short.
 ROWS_MAX = 100
@@ -167,8 +168,10 @@ class Recorder:
         """After the commit: wakes whoever waits, and begins to fetch."""
         if weighed.has_published:
             self._notifier.notify(OUTBOX)
-        for payment_id in weighed.settled:
-            self._notifier.notify(SETTLED, str(payment_id))
+        for settled_id in weighed.settled:
+            self._notifier.notify(SETTLED, str(settled_id))
+        for queue in weighed.queues:
+            self._notifier.notify(QUEUE, queue)
         for wanted in weighed.fetches.values():
             is_full = len(self._fetches) >= FETCHES_MAX
             task = asyncio.create_task(self._fetch(wanted, is_full=is_full), name="fetch")
@@ -182,9 +185,9 @@ class Recorder:
             elif await fetch(self._pool, self._gateway, wanted):
                 self._bell.ring("")
         except (psycopg.Error, PoolTimeout) as error:
-            log.warning("recorder.fetch_lost", payment_id=str(wanted.payment_id), error=str(error).strip())
+            log.warning("recorder.fetch_lost", object_id=wanted.object_id, error=str(error).strip())
         except Exception:
-            log.exception("recorder.fetch_failed", payment_id=str(wanted.payment_id))
+            log.exception("recorder.fetch_failed", object_id=wanted.object_id)
 
     async def finish_fetches(self, timeout_s: float) -> set[asyncio.Task[None]]:
         """Waits for the fetches under way; those that took longer."""

@@ -63,10 +63,21 @@ async def finish(conn: Connection, rows: Sequence[Finished]) -> None:
     await conn.execute(_QUERIES["finish"], {"rows": msgspec.json.encode(rows).decode()})
 
 
-async def supersede(conn: Connection, inbox_ids: Sequence[int], payment_id: UUID) -> int:
+async def supersede(conn: Connection, inbox_ids: Sequence[int], payment_id: UUID | None) -> int:
     """Marks rows as answered by a fetched object; returns how many still waited."""
     values = {"inbox_ids": list(inbox_ids), "payment_id": payment_id}
     return (await conn.execute(_QUERIES["supersede"], values)).rowcount
+
+
+async def reconsider(conn: Connection, inbox_ids: Sequence[int], payment_id: UUID | None, pause_s: float) -> int:
+    """Lets rows be weighed again as that payment's, which counts towards their end; returns how many still waited."""
+    values = {"inbox_ids": list(inbox_ids), "payment_id": payment_id, "pause_s": pause_s}
+    return (await conn.execute(_QUERIES["reconsider"], values)).rowcount
+
+
+async def disown(conn: Connection, inbox_ids: Sequence[int]) -> None:
+    """Marks rows as somebody else's."""
+    await conn.execute(_QUERIES["disown"], {"inbox_ids": list(inbox_ids)})
 
 
 async def put_off(conn: Connection, inbox_id: int, pause_s: float, why: str, *, burnt: int) -> None:

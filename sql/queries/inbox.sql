@@ -11,7 +11,9 @@ select set_config('enable_seqscan', 'off', true), set_config('lock_timeout', %(l
 
 -- name: claim_new
 -- Rows that nobody has weighed yet, above the low-water mark, each for one recorder.
-select inbox_id, source, message_id, message_type, payment_id, payload, attempts
+select
+  inbox_id, source, message_id, message_type, payment_id, payload, attempts,
+  extract(epoch from clock_timestamp() - received_at)::float8
 from payments.inbox
 where processed_at is null and next_attempt_at is null and inbox_id > %(floor_id)s
 order by inbox_id
@@ -27,14 +29,18 @@ limit %(rows_max)s;
 
 -- name: claim_one
 -- One row, unless another recorder has it or it is done or put off.
-select inbox_id, source, message_id, message_type, payment_id, payload, attempts
+select
+  inbox_id, source, message_id, message_type, payment_id, payload, attempts,
+  extract(epoch from clock_timestamp() - received_at)::float8
 from payments.inbox
 where inbox_id = %(inbox_id)s and processed_at is null and (next_attempt_at is null or next_attempt_at <= now())
 for update skip locked;
 
 -- name: claim_leased
 -- Rows put off by the recorder that asks, which now has news of them.
-select inbox_id, source, message_id, message_type, payment_id, payload, attempts
+select
+  inbox_id, source, message_id, message_type, payment_id, payload, attempts,
+  extract(epoch from clock_timestamp() - received_at)::float8
 from payments.inbox
 where inbox_id = any(%(inbox_ids)s) and processed_at is null
 for update skip locked;
@@ -52,6 +58,19 @@ where i.inbox_id = f.inbox_id;
 update payments.inbox
 set processed_at = clock_timestamp(), outcome = 'superseded', payment_id = coalesce(payment_id, %(payment_id)s),
   last_error = null
+where inbox_id = any(%(inbox_ids)s) and processed_at is null;
+
+-- name: reconsider
+-- The rows' PaymentIntent was asked for: they are weighed again soon, after what came of that. Each time counts.
+update payments.inbox
+set payment_id = coalesce(payment_id, %(payment_id)s), attempts = attempts + 1,
+  next_attempt_at = clock_timestamp() + make_interval(secs => %(pause_s)s)
+where inbox_id = any(%(inbox_ids)s) and processed_at is null;
+
+-- name: disown
+-- The rows turned out to be about somebody else's payment.
+update payments.inbox
+set processed_at = clock_timestamp(), outcome = 'foreign', last_error = null
 where inbox_id = any(%(inbox_ids)s) and processed_at is null;
 
 -- name: put_off
@@ -89,7 +108,7 @@ where processor_payment_intent = any(%(intent_ids)s);
 select
   payment_id, order_id, amount, currency, capture_method, payment_method, status, amount_authorized, amount_captured,
   processor_payment_intent, processor_reference, failure_reason, failure_decline_code, failure_message, next_action,
-  capture_before, last_sequence
+  capture_before, capture_id, amount_to_capture, amount_reserved, disputed, last_sequence
 from payments.payments
 where payment_id = any(%(payment_ids)s)
 order by payment_id
@@ -113,8 +132,78 @@ set status = %(status)s, amount_authorized = %(amount_authorized)s, amount_captu
   processor_payment_intent = %(processor_payment_intent)s, processor_reference = %(processor_reference)s,
   failure_reason = %(failure_reason)s, failure_decline_code = %(failure_decline_code)s,
   failure_message = %(failure_message)s, next_action = %(next_action)s::jsonb, capture_before = %(capture_before)s,
-  last_sequence = %(last_sequence)s
+  disputed = %(disputed)s, last_sequence = %(last_sequence)s
 where payment_id = %(payment_id)s;
+
+-- name: read_refunds
+-- The refunds of locked payments.
+select refund_id, payment_id, amount, currency, reason, status, processor_reference, failure_reason, external
+from payments.refunds
+where payment_id = any(%(payment_ids)s);
+
+-- name: add_refund
+-- A refund that the service makes by itself, or that was made elsewhere.
+insert into payments.refunds (
+  refund_id, payment_id, amount, currency, reason, status, processor_reference, failure_reason, external
+)
+values (
+  %(refund_id)s, %(payment_id)s, %(amount)s, %(currency)s, %(reason)s, %(status)s, %(processor_reference)s,
+  %(failure_reason)s, %(external)s
+);
+
+-- name: change_refund
+-- A refund as it was decided to be; its trigger keeps the sums of the payment.
+update payments.refunds
+set status = %(status)s, processor_reference = %(processor_reference)s, failure_reason = %(failure_reason)s
+where refund_id = %(refund_id)s;
+
+-- name: read_disputes
+-- The disputes of locked payments.
+select dispute_id, payment_id, processor_reference, amount, currency, reason, status, opened_at, closed_at
+from payments.disputes
+where payment_id = any(%(payment_ids)s);
+
+-- name: add_dispute
+-- A dispute that we hear of for the first time.
+insert into payments.disputes (
+  dispute_id, payment_id, processor_reference, amount, currency, reason, status, opened_at, closed_at
+)
+values (
+  %(dispute_id)s, %(payment_id)s, %(processor_reference)s, %(amount)s, %(currency)s, %(reason)s, %(status)s, %(opened_at)s,
+  %(closed_at)s
+);
+
+-- name: change_dispute
+-- A dispute as it was decided to be.
+update payments.disputes
+set status = %(status)s, closed_at = %(closed_at)s, updated_at = now()
+where dispute_id = %(dispute_id)s;
+
+-- name: send
+-- A command that no outbox row stands for.
+select pgmq.send(%(queue)s::text, %(message)s::jsonb, %(headers)s::jsonb);
+
+-- name: adopt_payment
+-- A payment that a restored backup lost, as Stripe's metadata tell of it; nothing when it is there, or its cart has another.
+insert into payments.payments (
+  payment_id, cart_id, order_id, customer_id, amount, currency, capture_method, metadata, client_id, fingerprint
+)
+values (
+  %(payment_id)s, %(cart_id)s, %(order_id)s, %(customer_id)s, %(amount)s, %(currency)s, %(capture_method)s, '{}', 'adopted',
+  sha256(%(payment_id)s::text::bytea)
+)
+on conflict do nothing;
+
+-- name: adopt_call
+-- The call that must once have made its PaymentIntent, so that nobody makes it again.
+insert into payments.stripe_requests (
+  payment_id, subject_id, operation, idempotency_key, parameters, state, outcome, answered_at
+)
+values (
+  %(payment_id)s, %(payment_id)s, 'create_payment_intent', %(payment_id)s::text || '/create_payment_intent/1', '{}', 'answered',
+  'adopted', clock_timestamp()
+)
+on conflict do nothing;
 
 -- name: add_history
 -- Why payments are where they are, in the order in which it was decided.

@@ -8,10 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from payments.domain.decisions import Apply, Conflict, Decision, Fetch, Ignore, LateMoney, Park, decide_payment
+from payments.domain.decisions import (
+    Apply,
+    Cancel,
+    Compensate,
+    Conflict,
+    Decision,
+    Fetch,
+    GiveBack,
+    Ignore,
+    Park,
+)
 from payments.domain.declines import Failure, FailureReason
+from payments.domain.intents import IntentSignal, decide_payment
 from payments.domain.payment import NextAction, Payment
-from payments.domain.signals import IntentMissing, Signal, read_answer, read_event
+from payments.domain.signals import Kind, Missing, read_answer, read_event
 from payments.domain.states import EventType, PaymentStatus, may_change
 from payments.stripe_gateway.api_version import STRIPE_API_VERSION
 from tests.domain.stripe_lives import PAYMENT
@@ -54,29 +65,35 @@ def payment(status: PaymentStatus = _S.REQUESTED, **fields: Any) -> Payment:
     return Payment(**{**base, **known, **by_status.get(status, {}), "status": status, **fields})
 
 
-def told(kind: str, thing: dict[str, Any]) -> Signal:
-    signal = read_event(event(kind, thing), livemode=False, account=None, api_version=STRIPE_API_VERSION)
-    assert isinstance(signal, Signal)
+def said(payload: dict[str, Any]) -> IntentSignal:
+    signal = read_answer(payload)
+    assert isinstance(signal, IntentSignal)
     return signal
 
 
-def seen(status: str, **fields: Any) -> Signal:
+def told(kind: str, thing: dict[str, Any]) -> IntentSignal:
+    signal = read_event(event(kind, thing), livemode=False, account=None, api_version=STRIPE_API_VERSION)
+    assert isinstance(signal, IntentSignal)
+    return signal
+
+
+def seen(status: str, **fields: Any) -> IntentSignal:
     return told("payment_intent.updated", intent(PAYMENT, status, **fields))
 
 
-def answer(status: str, **fields: Any) -> Signal:
-    return read_answer(answered(intent(PAYMENT, status, **fields)))
+def answer(status: str, **fields: Any) -> IntentSignal:
+    return said(answered(intent(PAYMENT, status, **fields)))
 
 
-def fresh(status: str, after: int = 5, **fields: Any) -> Signal:
-    return read_answer(fetched(intent(PAYMENT, status, **fields), after))
+def fresh(status: str, after: int = 5, **fields: Any) -> IntentSignal:
+    return said(fetched(intent(PAYMENT, status, **fields), after))
 
 
-def decide(before: Payment, signal: Signal) -> Decision:
+def decide(before: Payment, signal: IntentSignal) -> Decision:
     return decide_payment(before, signal, livemode=False)
 
 
-def applied(before: Payment, signal: Signal) -> Apply:
+def applied(before: Payment, signal: IntentSignal) -> Apply:
     decision = decide(before, signal)
     assert isinstance(decision, Apply), decision
     return decision
@@ -239,7 +256,7 @@ def test_unknown_status_is_fetched_and_then_waited_out() -> None:
 
 
 def test_intent_that_stripe_does_not_know_changes_nothing() -> None:
-    assert isinstance(decide(payment(), IntentMissing("pi_x")), Ignore)
+    assert isinstance(decide(payment(), Missing(Kind.PAYMENT_INTENT, "pi_x")), Ignore)
 
 
 # --- failures ------------------------------------------------------------------------------------------------------
@@ -247,13 +264,13 @@ def test_intent_that_stripe_does_not_know_changes_nothing() -> None:
 
 def test_declined_call_fails_with_reason_code_and_words() -> None:
     thing = intent(PAYMENT, "requires_payment_method", last_payment_error=INSUFFICIENT_FUNDS)
-    decision = applied(payment(), read_answer(declined(thing)))
+    decision = applied(payment(), said(declined(thing)))
     assert (decision.after.status, decision.event) == (_S.FAILED, EventType.PAYMENT_FAILED)
     assert decision.after.failure == Failure(
         FailureReason.INSUFFICIENT_FUNDS, "insufficient_funds", "Your card has insufficient funds."
     )
     assert decision.after.processor_payment_intent == INTENT
-    assert applied(payment(), read_answer(declined(None))).after.failure == decision.after.failure
+    assert applied(payment(), said(declined(None))).after.failure == decision.after.failure
 
 
 @pytest.mark.parametrize("before", [_S.REQUESTED, _S.PROCESSING])
@@ -264,12 +281,12 @@ def test_failed_attempt_that_nobody_can_repeat_is_the_end(before: PaymentStatus)
 
 def test_declined_call_of_a_payment_that_a_browser_holds_is_fetched() -> None:
     thing = intent(PAYMENT, "requires_payment_method", last_payment_error=INSUFFICIENT_FUNDS)
-    assert isinstance(decide(payment(_S.ACTION_REQUIRED), read_answer(declined(thing))), Fetch)
+    assert isinstance(decide(payment(_S.ACTION_REQUIRED), said(declined(thing))), Fetch)
 
 
 @pytest.mark.parametrize("before", [_S.AUTHORIZED, _S.SUCCEEDED, _S.VOIDED])
 def test_declined_call_after_the_end_is_older_news(before: PaymentStatus) -> None:
-    assert isinstance(decide(payment(before), read_answer(declined(None))), Ignore)
+    assert isinstance(decide(payment(before), said(declined(None))), Ignore)
 
 
 def test_call_refused_for_what_the_payment_asked_fails_it() -> None:
@@ -279,13 +296,13 @@ def test_call_refused_for_what_the_payment_asked_fails_it() -> None:
         "param": "payment_method",
         "message": "No such",
     }
-    after = applied(payment(), read_answer(refused(error, 400))).after
+    after = applied(payment(), said(refused(error, 400))).after
     assert after.failure == Failure(FailureReason.PROCESSING_ERROR, "resource_missing", "No such")
 
 
 def test_call_refused_for_how_it_was_made_is_parked() -> None:
     error = {"type": "invalid_request_error", "code": "parameter_unknown", "param": "confrim"}
-    assert isinstance(decide(payment(), read_answer(refused(error))), Park)
+    assert isinstance(decide(payment(), said(refused(error))), Park)
 
 
 # --- late money ----------------------------------------------------------------------------------------------------
@@ -297,7 +314,8 @@ def test_late_money_is_asked_for_and_never_changes_what_has_ended(before: Paymen
     manual: dict[str, Any] = {"capture_method": "manual"}
     assert isinstance(decide(payment(before, **manual), seen(status, **manual)), Fetch)
     decision = decide(payment(before, **manual), fresh(status, **manual))
-    assert isinstance(decision, LateMoney)
+    assert isinstance(decision, Compensate)
+    assert decision.then == (GiveBack(1000) if status == "succeeded" else Cancel("abandoned"))
     assert INTENT in decision.why
     assert before in decision.why
 
@@ -333,23 +351,23 @@ def test_facts_that_contradict_ours_are_a_conflict(fault: dict[str, Any]) -> Non
     assert isinstance(decide(before, fresh("succeeded", **fault)), Conflict)
     hint = decide(before, seen("succeeded", **fault))
     assert isinstance(hint, Fetch), "an event is a hint: the object decides"
-    assert hint.intent_id == fault.get("id", INTENT)
+    assert hint.object_id == fault.get("id", INTENT)
 
 
 def test_declined_call_with_facts_that_contradict_ours_is_a_conflict() -> None:
     thing = intent(PAYMENT, "requires_payment_method", last_payment_error=INSUFFICIENT_FUNDS, amount=7)
-    assert isinstance(decide(payment(), read_answer(declined(thing))), Conflict)
+    assert isinstance(decide(payment(), said(declined(thing))), Conflict)
 
 
-@pytest.mark.parametrize("signal", [seen("succeeded"), fresh("canceled"), read_answer(declined(None))])
-def test_conflict_is_left_by_an_operator_only(signal: Signal) -> None:
+@pytest.mark.parametrize("signal", [seen("succeeded"), fresh("canceled"), said(declined(None))])
+def test_conflict_is_left_by_an_operator_only(signal: IntentSignal) -> None:
     assert isinstance(decide(payment(_S.CONFLICTED), signal), Ignore)
 
 
 # --- always --------------------------------------------------------------------------------------------------------
 
 STATUSES = ["requires_payment_method", "requires_confirmation", "requires_action", "processing", "requires_capture"]
-SIGNALS: st.SearchStrategy[Signal] = st.builds(
+SIGNALS: st.SearchStrategy[IntentSignal] = st.builds(
     lambda make, status, error, manual: make(
         status,
         last_payment_error=error,
@@ -359,13 +377,13 @@ SIGNALS: st.SearchStrategy[Signal] = st.builds(
     st.sampled_from([*STATUSES, "succeeded", "canceled", "requires_patience"]),
     st.sampled_from([None, INSUFFICIENT_FUNDS, AUTHENTICATION_FAILURE]),
     st.booleans(),
-) | st.sampled_from([read_answer(declined(None)), read_answer(refused({"param": "amount"})), IntentMissing("pi_x")])
+) | st.sampled_from([said(declined(None)), said(refused({"param": "amount"})), Missing(Kind.PAYMENT_INTENT, "pi_x")])
 
 
 @given(st.sampled_from(list(_S)), SIGNALS, st.booleans(), st.booleans())
 def test_no_decision_breaks_the_rules_of_state_and_money(
     status: PaymentStatus,
-    signal: Signal,
+    signal: IntentSignal,
     unattended: bool,  # noqa: FBT001
     manual: bool,  # noqa: FBT001
 ) -> None:
@@ -377,7 +395,7 @@ def test_no_decision_breaks_the_rules_of_state_and_money(
     if not isinstance(decision, Apply):
         return
     after = decision.after
-    assert after != before
+    assert after != before or decision.then is not None
     assert after.status is before.status or may_change(before.status, after.status)
     assert decision.event is None or after.status is not before.status
     assert 0 <= after.amount_captured <= after.amount_authorized <= after.amount

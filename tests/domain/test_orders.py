@@ -7,9 +7,9 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from payments.domain.decisions import Apply, Conflict, Fetch, Ignore, LateMoney, Park, decide_payment
+from payments.domain.decisions import Apply, Compensate, Conflict, Fetch, Ignore, Park
+from payments.domain.intents import IntentSignal, decide_payment
 from payments.domain.payment import Payment
-from payments.domain.signals import Signal
 from payments.domain.states import EventType, PaymentStatus
 from tests.domain.stripe_lives import Life, Word, heard_fetched, lives, possible_order
 
@@ -30,7 +30,7 @@ class Machine:
     history_id: int = 1
     published: list[EventType] = field(default_factory=list)
 
-    def weigh(self, signal: Signal) -> Fetch | None:
+    def weigh(self, signal: IntentSignal) -> Fetch | None:
         before = msgspec.structs.replace(self.payment, last_history_id=self.history_id)
         decision = decide_payment(before, signal, livemode=False)
         match decision:
@@ -41,7 +41,7 @@ class Machine:
                     self.published.append(decision.event)
                 asked = decision.after.was_customer_asked or decision.after.status is PaymentStatus.ACTION_REQUIRED
                 self.payment = msgspec.structs.replace(decision.after, was_customer_asked=asked)
-            case Conflict() | LateMoney() | Park():
+            case Conflict() | Compensate() | Park():
                 raise AssertionError(f"{decision} in a life without any conflict")
             case Ignore():
                 pass
@@ -57,7 +57,7 @@ def in_order(life: Life) -> Payment:
     """What the words lead to when each is heard once, as it is said, and doubts are settled at once."""
     machine = Machine(life.payment())
     for word in sorted(life.words, key=lambda word: word.step):
-        signal: Signal = word.signal
+        signal: IntentSignal = word.signal
         while machine.weigh(signal):
             signal = heard_fetched(life.snapshots[word.step], machine.history_id)
     return machine.payment
@@ -87,7 +87,7 @@ def test_every_order_and_repetition_ends_alike(delivered: tuple[Life, list[Word]
     life, words = delivered
     machine = Machine(life.payment())
     for word in words:
-        signal: Signal = word.signal
+        signal: IntentSignal = word.signal
         rounds = 0
         while machine.weigh(signal):
             signal = heard_fetched(life.snapshots[-1], machine.history_id)

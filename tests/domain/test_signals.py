@@ -13,9 +13,10 @@ from payments.domain.signals import (
     CreateRefused,
     Elsewhere,
     Heard,
-    IntentMentioned,
-    IntentMissing,
     IntentSeen,
+    Kind,
+    Mentioned,
+    Missing,
     SomethingElse,
     UnreadableSignal,
     intent_id_in,
@@ -52,14 +53,12 @@ def test_first_event_is_known_as_the_oldest() -> None:
 @pytest.mark.parametrize("version", ["2019-02-11", None, 7])
 def test_event_of_another_version_or_none_is_a_hint(version: object) -> None:
     signal = read(event("payment_intent.succeeded", intent(PAYMENT, "succeeded"), api_version=version))
-    assert isinstance(signal, IntentMentioned)
-    assert signal.intent_id == INTENT
+    assert isinstance(signal, Mentioned)
+    assert (signal.kind, signal.object_id) == (Kind.PAYMENT_INTENT, INTENT)
 
 
 def test_event_with_an_unreadable_intent_is_a_hint() -> None:
-    assert isinstance(
-        read(event("payment_intent.succeeded", intent(PAYMENT, "succeeded", amount="1"))), IntentMentioned
-    )
+    assert isinstance(read(event("payment_intent.succeeded", intent(PAYMENT, "succeeded", amount="1"))), Mentioned)
 
 
 def test_event_of_another_mode_or_account_is_from_elsewhere() -> None:
@@ -74,7 +73,7 @@ def test_event_of_another_mode_or_account_is_from_elsewhere() -> None:
 def test_event_that_does_not_say_its_mode_is_a_hint() -> None:
     payload = event("payment_intent.succeeded", intent(PAYMENT, "succeeded"))
     del payload["livemode"]
-    assert isinstance(read(payload), IntentMentioned)
+    assert isinstance(read(payload), Mentioned)
 
 
 @pytest.mark.parametrize("kind", ["charge.succeeded", "charge.refunded", "customer.created", "a.type.of.tomorrow"])
@@ -86,7 +85,7 @@ def test_event_about_another_object_is_something_else(kind: str) -> None:
 def test_no_event_raises(junk: Any, fields: dict[str, Any]) -> None:
     base = event("payment_intent.succeeded", intent(PAYMENT, "succeeded"))
     for payload in ({**base, **fields}, {**base, "data": {"object": junk}}):
-        assert isinstance(read(payload), IntentSeen | IntentMentioned | SomethingElse | Elsewhere)
+        assert isinstance(read(payload), IntentSeen | Mentioned | SomethingElse | Elsewhere)
 
 
 def test_answers_are_told_apart() -> None:
@@ -99,8 +98,8 @@ def test_answers_are_told_apart() -> None:
     refusal = read_answer(refused({"code": "resource_missing", "param": "payment_method"}, 404))
     assert isinstance(refusal, CreateRefused)
     assert refusal.http_status == 404
-    missing = read_answer({"operation": "retrieve_payment_intent", "outcome": "refused", "intentId": "pi_1"})
-    assert missing == IntentMissing("pi_1")
+    missing = read_answer({"operation": "retrieve_payment_intent", "outcome": "refused", "objectId": "pi_1"})
+    assert missing == Missing(Kind.PAYMENT_INTENT, "pi_1")
 
 
 @given(JUNK, JUNK, JUNK, JUNK)

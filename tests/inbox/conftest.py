@@ -18,19 +18,30 @@ ROLE = "payments_worker"
 
 
 class Truth:
-    """A gateway that shows PaymentIntents as a test says they are now, and counts how often it was asked."""
+    """A gateway that shows objects as a test says they are now, and counts how often it was asked."""
 
     def __init__(self) -> None:
         self.intents: dict[str, dict[str, Any]] = {}
+        self.refunds: dict[str, dict[str, Any]] = {}
+        self.disputes: dict[str, dict[str, Any]] = {}
         self.instead: Outcome | None = None
         self.asked: list[str] = []
 
     async def retrieve_payment_intent(self, intent_id: str) -> Outcome:
-        self.asked.append(intent_id)
+        return self._show(self.intents, intent_id)
+
+    async def retrieve_refund(self, refund_id: str) -> Outcome:
+        return self._show(self.refunds, refund_id)
+
+    async def retrieve_dispute(self, dispute_id: str) -> Outcome:
+        return self._show(self.disputes, dispute_id)
+
+    def _show(self, things: dict[str, dict[str, Any]], object_id: str) -> Outcome:
+        self.asked.append(object_id)
         if self.instead is not None:
             return self.instead
-        if intent_id in self.intents:
-            return Answered(self.intents[intent_id], 200, f"req_fetch{len(self.asked)}")
+        if object_id in things:
+            return Answered(things[object_id], 200, f"req_fetch{len(self.asked)}")
         return Refused({"code": "resource_missing"}, 404, f"req_fetch{len(self.asked)}")
 
 

@@ -21,14 +21,23 @@ ROLE = "payments_worker"
 
 
 class TruthTable:
-    """The one call that a recorder makes."""
+    """The calls that a recorder makes."""
 
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
 
     async def retrieve_payment_intent(self, intent_id: str) -> Outcome:
+        return await self._show(intent_id)
+
+    async def retrieve_refund(self, refund_id: str) -> Outcome:
+        return await self._show(refund_id)
+
+    async def retrieve_dispute(self, dispute_id: str) -> Outcome:
+        return await self._show(dispute_id)
+
+    async def _show(self, object_id: str) -> Outcome:
         async with await psycopg.AsyncConnection.connect(self._dsn, autocommit=True) as conn:
-            cursor = await conn.execute("select object from public.truth where intent_id = %s", (intent_id,))
+            cursor = await conn.execute("select object from public.truth where object_id = %s", (object_id,))
             row: Any = await cursor.fetchone()
         return Answered(row[0], 200, None)
 

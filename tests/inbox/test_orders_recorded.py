@@ -106,7 +106,7 @@ def test_recorders_killed_at_any_moment_lose_and_double_nothing(
     chance = random.Random(2)
     with database.connect() as admin:
         expected = {insert_life(admin, life): life for life in draw_lives(2)}
-        admin.execute("create table public.truth (intent_id text primary key, object jsonb not null)")
+        admin.execute("create table public.truth (object_id text primary key, object jsonb not null)")
         admin.execute("grant select on public.truth to payments_worker")
         words: list[tuple[int, UUID, Word]] = []
         for payment_id, life in expected.items():
