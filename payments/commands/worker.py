@@ -7,6 +7,8 @@ from payments.database.connections import open_pool
 from payments.errors import ConfigurationError
 from payments.inbox.recorder import Recorder
 from payments.process import database_url, run_process
+from payments.reconciler.jobs import Surroundings
+from payments.reconciler.reconciler import Reconciler
 from payments.settings import Settings
 from payments.stripe_gateway.gateway import StripeGateway
 from payments.wakeup import Listener, Notifier
@@ -14,6 +16,7 @@ from payments.worker.cancel_payment_intent import CANCEL_PAYMENT_INTENT
 from payments.worker.capture_payment_intent import CAPTURE_PAYMENT_INTENT
 from payments.worker.create_payment_intent import CREATE_PAYMENT_INTENT
 from payments.worker.create_refund import CREATE_REFUND
+from payments.worker.gate import Gate
 from payments.worker.worker import Worker
 
 HELP = "call Stripe for what was requested, and record its answers and webhooks"
@@ -46,9 +49,13 @@ async def work(settings: Settings, stop: asyncio.Event) -> None:
         Notifier(listen_dsn, ROLE) as notifier,
         Listener(listen_dsn, ROLE) as listener,
         StripeGateway(settings) as gateway,
+        Gate(pool, settings.stripe_calls_per_s) as gate,
     ):
-        worker = Worker(pool, gateway, notifier, listener, settings, OPERATIONS)
-        recorder = Recorder(pool, gateway, notifier, listener, settings)
-        async with asyncio.TaskGroup() as both:  # if one breaks, the process ends and is started again
-            both.create_task(worker.run(stop))
-            both.create_task(recorder.run(stop))
+        paced = gateway.paced(gate)  # for those who only read from Stripe
+        worker = Worker(pool, gateway, notifier, listener, settings, OPERATIONS, gate)
+        recorder = Recorder(pool, paced, notifier, listener, settings)
+        reconciler = Reconciler(Surroundings(pool, paced, notifier, settings))
+        async with asyncio.TaskGroup() as all_of_them:  # if one breaks, the process ends and is started again
+            all_of_them.create_task(worker.run(stop))
+            all_of_them.create_task(recorder.run(stop))
+            all_of_them.create_task(reconciler.run(stop))

@@ -4,9 +4,10 @@ No retries here: the queue owns them. No database: whoever calls holds no transa
 holds the customer's data, and errors of the client quote bodies.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from copy import copy
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 from urllib.parse import quote
 
 import msgspec
@@ -33,6 +34,13 @@ EXPAND_CHARGE = ["latest_charge"]
 stripe.enable_telemetry = False  # no measurements of earlier requests ride along
 
 
+class Pace(Protocol):
+    """Says when a call may be made; payments.worker.gate.Gate does."""
+
+    async def read(self, call: Callable[[], Awaitable[Outcome]]) -> Outcome:
+        """Makes the call once it may, or says in an outcome why not."""
+
+
 class StripeGateway:
     """Stripe as the settings say: its key, its address, its time limit. `async with` closes the connections.
 
@@ -53,6 +61,13 @@ class StripeGateway:
             max_network_retries=0,
             http_client=self._transport,
         )
+        self._pace: Pace | None = None
+
+    def paced(self, pace: Pace) -> "StripeGateway":
+        """The same gateway, on the same connections, whose every call waits for its turn."""
+        paced = copy(self)
+        paced._pace = pace  # noqa: SLF001 - its own
+        return paced
 
     async def __aenter__(self) -> Self:
         return self
@@ -105,28 +120,30 @@ class StripeGateway:
         created = _between(created_gte, created_lte)
         return await self._list(INTENTS, limit, created=created, starting_after=starting_after)
 
-    async def list_refunds(
+    async def list_refunds(  # noqa: PLR0913, PLR0917 - Stripe's own filters
         self,
         payment_intent: str | None = None,
         created_gte: int | None = None,
         starting_after: str | None = None,
         limit: int = PAGE_LIMIT_MAX,
+        created_lte: int | None = None,
     ) -> Outcome:
-        """GET /v1/refunds, of one PaymentIntent, or made since a Unix time."""
-        created = _between(created_gte)
+        """GET /v1/refunds, of one PaymentIntent, or made between two Unix times."""
+        created = _between(created_gte, created_lte)
         return await self._list(
             REFUNDS, limit, payment_intent=payment_intent, created=created, starting_after=starting_after
         )
 
-    async def list_disputes(
+    async def list_disputes(  # noqa: PLR0913, PLR0917 - Stripe's own filters
         self,
         created_gte: int | None = None,
         payment_intent: str | None = None,
         starting_after: str | None = None,
         limit: int = PAGE_LIMIT_MAX,
+        created_lte: int | None = None,
     ) -> Outcome:
-        """GET /v1/disputes, opened since a Unix time, or of one PaymentIntent."""
-        created = _between(created_gte)
+        """GET /v1/disputes, opened between two Unix times, or of one PaymentIntent."""
+        created = _between(created_gte, created_lte)
         return await self._list(
             DISPUTES, limit, payment_intent=payment_intent, created=created, starting_after=starting_after
         )
@@ -166,6 +183,11 @@ class StripeGateway:
     async def _call(
         self, method: str, path: str, parameters: Parameters, idempotency_key: str | None = None
     ) -> Outcome:
+        if self._pace is None:
+            return await self._request(method, path, parameters, idempotency_key)
+        return await self._pace.read(lambda: self._request(method, path, parameters, idempotency_key))
+
+    async def _request(self, method: str, path: str, parameters: Parameters, idempotency_key: str | None) -> Outcome:
         # The typed methods would build objects of their own from the answer, which are no dicts, cost more than the
         # parsing, and trip over shapes they do not know; this is the same client's method for plain ones.
         options = {"idempotency_key": idempotency_key} if idempotency_key else {}

@@ -11,7 +11,6 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import assert_never
 
 import structlog
 
@@ -19,19 +18,13 @@ from payments.database.connections import Pool, transaction
 from payments.queues.queue import Leased, Queue
 from payments.settings import Settings
 from payments.stripe_gateway.gateway import StripeGateway
-from payments.stripe_gateway.outcomes import Outcome, RateLimited
 from payments.wakeup import QUEUE, Listener, Notifier, PollInterval
-from payments.worker.breaker import CLOSED, Trouble, decide_allowance, decide_breaker
+from payments.worker.gate import Gate
 from payments.worker.handling import DATABASE_TROUBLE, Handler, Surroundings
-from payments.worker.limiter import Limiter
 from payments.worker.operation import Operation
 
 # How long to wait before asking a database again that is away.
 DATABASE_RETRY_S = 0.5
-# The lock on one object, not our rate, was in the way: no reason to slow down everything.
-LOCK_TIMEOUT = "lock_timeout"
-# When Stripe says 429 without saying for how long.
-SLOW_DOWN_S = 1.0
 
 log = structlog.get_logger()
 
@@ -56,20 +49,20 @@ class Worker:
         listener: Listener,
         settings: Settings,
         operations: Sequence[Operation],
+        gate: Gate,
     ) -> None:
         self._pool = pool
         self._concurrency = settings.worker_concurrency
         self._grace_s = settings.shutdown_grace_s
-        self._limiter = Limiter(pool, settings.stripe_calls_per_s)
-        self._breaker = CLOSED
+        self._gate = gate
+        self._limiter = gate.limiter
         self._bell = listener.subscribe(QUEUE)
         self._poll = PollInterval(settings.poll_interval_ms / 1000)
         self._under_way: dict[asyncio.Task[None], _UnderWay] = {}
-        around = Surroundings(pool, gateway, notifier, settings.stripe_timeout_s, self._learn)
+        around = Surroundings(pool, gateway, notifier, settings.stripe_timeout_s, gate.learn)
         self._handlers = deque(
             Handler(operation, Queue(operation.queue, settings.lease_s), around) for operation in operations
         )
-        self._chores: set[asyncio.Task[None]] = set()
         self._was_announced = True  # what waits at the start needed no announcement
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -108,7 +101,7 @@ class Worker:
     async def _lease(self, handler: Handler) -> list[Leased]:
         """Leases no more than free hands, the breaker and the limiter allow, so that nothing leased has to wait."""
         free = self._concurrency - len(self._under_way)
-        allowed = decide_allowance(self._breaker, len(self._under_way), free, time.monotonic())
+        allowed = self._gate.allowance(len(self._under_way), free)
         if allowed == 0:
             return []
         async with transaction(self._pool) as conn:
@@ -142,36 +135,10 @@ class Worker:
     def _end(self, task: asyncio.Task[None]) -> None:
         if task not in self._under_way:
             return  # let go
-        if len(self._under_way) >= self._concurrency or self._breaker.trouble is not None:
+        if len(self._under_way) >= self._concurrency or self._gate.is_shut:
             self._bell.ring()  # a hand is free again
         del self._under_way[task]
         task.result()  # a handler raises nothing; if it does, that is a bug to see
-
-    def _learn(self, outcome: Outcome) -> None:
-        before, self._breaker = self._breaker, decide_breaker(self._breaker, outcome, time.monotonic())
-        if self._breaker.trouble is not before.trouble:
-            match self._breaker.trouble:
-                case None:
-                    log.info("breaker.closed")
-                case Trouble.DOWN:
-                    log.error("breaker.opened", why="Stripe does not answer")
-                case Trouble.KEY_REFUSED:
-                    log.critical(
-                        "breaker.opened", why="Stripe refuses STRIPE_API_KEY: mend it; payments wait meanwhile"
-                    )
-                case _:
-                    assert_never(self._breaker.trouble)
-        if isinstance(outcome, RateLimited) and outcome.code != LOCK_TIMEOUT:
-            chore = asyncio.create_task(self._slow_down(outcome.retry_after_s or SLOW_DOWN_S))
-            self._chores.add(chore)
-            chore.add_done_callback(self._chores.discard)
-
-    async def _slow_down(self, pause_s: float) -> None:
-        log.warning("limiter.lowered", pause_s=pause_s)
-        try:
-            await self._limiter.slow_down(pause_s)
-        except DATABASE_TROUBLE:
-            log.warning("limiter.unreachable")
 
     async def _let_go(self) -> None:
         """Hands back what has not begun to call; waits for the rest within the grace time; hands back what remains."""
@@ -181,9 +148,6 @@ class Worker:
         if calling:
             await asyncio.wait(calling, timeout=self._grace_s)
         await self._hand_back({task: one for task, one in calling.items() if not task.done()})
-        for chore in self._chores:
-            chore.cancel()
-        await asyncio.gather(*self._chores, return_exceptions=True)
 
     async def _hand_back(self, under_way: dict[asyncio.Task[None], _UnderWay]) -> None:
         for task in under_way:

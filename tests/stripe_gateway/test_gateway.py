@@ -1,7 +1,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -289,8 +289,18 @@ def test_gateway_hands_over_refusals_of_odd_shapes(odd: dict[str, Any]) -> None:
         (lambda g: g.cancel_payment_intent("pi_1", {}, "k"), "POST /v1/payment_intents/pi_1/cancel"),
         (
             lambda g: g.list_payment_intents(1, 2, "pi_9", 7),
-            "GET /v1/payment_intents?created[gte]=1&created[lte]=2&limit=7&starting_after=pi_9",
+            "GET /v1/payment_intents?limit=7&created[gte]=1&created[lte]=2&starting_after=pi_9",
         ),
+        (lambda g: g.capture_payment_intent("pi/1", {}, "k"), "POST /v1/payment_intents/pi%2F1/capture"),
+        (lambda g: g.create_refund({}, "k"), "POST /v1/refunds"),
+        (lambda g: g.retrieve_refund("re/1"), "GET /v1/refunds/re%2F1"),
+        (lambda g: g.retrieve_charge("ch/1"), "GET /v1/charges/ch%2F1"),
+        (lambda g: g.retrieve_dispute("dp/1"), "GET /v1/disputes/dp%2F1"),
+        (lambda g: g.list_refunds(), "GET /v1/refunds?limit=100"),
+        (lambda g: g.list_refunds("pi_1", 0), "GET /v1/refunds?limit=100&payment_intent=pi_1&created[gte]=0"),
+        (lambda g: g.list_disputes(5), "GET /v1/disputes?limit=100&created[gte]=5"),
+        (lambda g: g.list_events(ending_before="evt_1"), "GET /v1/events?limit=100&ending_before=evt_1"),
+        (lambda g: g.list_balance_transactions(source="ch_1"), "GET /v1/balance_transactions?limit=100&source=ch_1"),
     ],
 )
 def test_gateway_addresses_each_call(do: Call, line: str) -> None:
@@ -298,6 +308,20 @@ def test_gateway_addresses_each_call(do: Call, line: str) -> None:
     assert isinstance(call(server, do), Answered)
     request = server.requests[0].decode().replace("%5B", "[").replace("%5D", "]")
     assert request.startswith(f"{line} HTTP/1.1\r\n")
+
+
+def test_paced_gateway_calls_when_it_is_its_turn() -> None:
+    class Pace:
+        def __init__(self, *, opens: bool) -> None:
+            self.opens = opens
+
+        async def read(self, call: Callable[[], Awaitable[Outcome]]) -> Outcome:
+            return await call() if self.opens else Unknown("shut")
+
+    server = HostileServer()
+    assert call(server, lambda g: g.paced(Pace(opens=False)).retrieve_refund("re_1")) == Unknown("shut")
+    assert server.requests == []
+    assert isinstance(call(server, lambda g: g.paced(Pace(opens=True)).retrieve_refund("re_1")), Answered)
 
 
 def test_gateway_sends_everything_to_the_configured_base() -> None:
