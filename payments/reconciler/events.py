@@ -1,0 +1,116 @@
+"""What the webhooks did not bring: Stripe's list of events, compared with the inbox; beyond 30 days, the objects."""
+
+import math
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import structlog
+
+from payments.database.connections import transaction
+from payments.database.queries import load_queries
+from payments.domain.facts import payment_id_of
+from payments.inbox.rows import receive
+from payments.reconciler.asking import each_page
+from payments.reconciler.jobs import Job, Surroundings, move_progress, read_progress
+from payments.reconciler.slices import SPAN_FIRST, SPAN_MIN, Slice, Taken, decide_position, decide_slice, decide_span
+from payments.reconciler.stock import take_stock
+from payments.wakeup import INBOX
+
+POSITION = "events"
+# A slice that holds more is halved; one second of Stripe's never is.
+PAGES_MAX = 20
+# The present is looked at again and again, a minute or two of it: twenty thousand events.
+PAGES_OF_THE_PRESENT_MAX = 200
+# One part of the job: a few seconds, or some minutes after an outage of days.
+SLICES_MAX = 20
+ROWS_MAX = 100
+LEASE_S = 600.0
+# What the recorder weighs; whoever else listens to the account's events has nothing to do with payments.
+PREFIXES = ("payment_intent.", "refund.", "charge.dispute.")
+
+_QUERIES = load_queries("reconciler")
+log = structlog.get_logger()
+
+
+async def backfill_events(around: Surroundings) -> bool:
+    """Catches up with Stripe's events; whether there is more to catch up with. Raises StripeAway."""
+    span, crowded_until = SPAN_FIRST, None
+    for _ in range(SLICES_MAX):
+        async with around.pool.connection() as conn:
+            progress, now = await read_progress(conn, POSITION)
+            before = progress.get(POSITION)
+            position = before or await _first_position(conn, now)
+        part = decide_slice(position, now, span, crowded_until)
+        taken = await (take_stock if part.by_objects else _take_events)(around, part)
+        if not taken.is_whole:
+            span = decide_span(span, is_too_full=True)
+            if part.until is None and taken.newest is not None:
+                crowded_until = part.since + (taken.newest - part.since) / 2
+            continue
+        span, crowded_until = decide_span(span, is_too_full=False), None
+        async with transaction(around.pool) as conn:
+            after = decide_position(part, position, taken.newest, now)
+            is_ours = await move_progress(conn, POSITION, before, after)
+        if part.until is None or not is_ours:
+            return False
+    return True
+
+
+async def _first_position(conn: Any, now: datetime) -> datetime:
+    """A new installation begins with its first payment."""
+    row: Any = await (await conn.execute(_QUERIES["first_payment_at"])).fetchone()
+    return min(row[0], now) if row else now
+
+
+async def _take_events(around: Surroundings, part: Slice) -> Taken:
+    """Puts a slice's events into the inbox, the oldest first; nothing of one that holds too many."""
+    events: list[dict[str, Any]] = []
+    pages_max = PAGES_MAX if part.until is not None else PAGES_OF_THE_PRESENT_MAX
+    pages = 0
+    async for page in each_page(
+        lambda after: around.gateway.list_events(
+            created_gte=math.floor(part.since.timestamp()),
+            created_lte=None if part.until is None else math.ceil(part.until.timestamp()),
+            starting_after=after,
+        )
+    ):
+        pages += 1
+        events += page.objects
+        is_least = part.until is not None and part.until - part.since <= SPAN_MIN
+        if pages == pages_max and page.has_more and not is_least:
+            return Taken(_newest(events), is_whole=False)
+    around.found["events compared"] += len(events)
+    wanted = [event for event in reversed(events) if str(event.get("type")).startswith(PREFIXES)]
+    for start in range(0, len(wanted), ROWS_MAX):
+        await _put(around, wanted[start : start + ROWS_MAX])
+    return Taken(_newest(events), is_whole=True)
+
+
+def _newest(events: list[dict[str, Any]]) -> datetime | None:
+    created = events[0].get("created") if events else None
+    return datetime.fromtimestamp(created, UTC) if type(created) is int else None
+
+
+async def _put(around: Surroundings, events: list[dict[str, Any]]) -> None:
+    async with transaction(around.pool) as conn:
+        ids = {"event_ids": [event["id"] for event in events]}
+        rows: list[Any] = await (await conn.execute(_QUERIES["known_events"], ids)).fetchall()
+        known = {row[0] for row in rows}
+        missed = [event for event in events if event["id"] not in known]
+        for event in missed:
+            payload = msgspec.json.encode(event)
+            await receive(conn, "stripe-webhook", event["id"], str(event["type"]), _owner(event), payload)
+    if missed:
+        around.found["missed events"] += len(missed)
+        around.notifier.notify(INBOX)
+        log.info("events.backfilled", count=len(missed), first=missed[0]["id"])
+
+
+def _owner(event: dict[str, Any]) -> UUID | None:
+    data = event.get("data")
+    return payment_id_of(data.get("object")) if isinstance(data, dict) else None
+
+
+EVENTS = Job("events", backfill_events, lambda settings: settings.events_backfill_s, LEASE_S)

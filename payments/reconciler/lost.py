@@ -1,0 +1,65 @@
+"""Wishes that stand, but that nobody works on: no event to dispatch, no message, no call, no inbox row, no dead letter.
+
+This should never be. A queue that was emptied by hand, or restored from a backup, is how it comes about.
+"""
+
+from typing import Any
+
+import structlog
+
+from payments.database.connections import transaction
+from payments.database.queries import load_queries
+from payments.reconciler.commands import send_command
+from payments.reconciler.jobs import Job, Surroundings, guard_plans
+from payments.reconciler.verdicts import Operation
+from payments.wakeup import QUEUE
+
+# Longer than any wish is between two of those places, shorter than anybody's patience.
+LOST_AFTER_S = 300.0
+# Looked at in one go, from the oldest on: those behind them come when these are done.
+LOOKED_AT_MAX = 500
+# Found in one go: few enough for one transaction that locks their payments.
+ROWS_MAX = 50
+EVERY_S = 60.0
+LEASE_S = 120.0
+
+_QUERIES = load_queries("reconciler")
+_FINDERS = {
+    Operation.CREATE: "lost_creates",
+    Operation.CAPTURE: "lost_captures",
+    Operation.CANCEL: "lost_cancels",
+    Operation.REFUND: "lost_refunds",
+}
+log = structlog.get_logger()
+
+
+async def send_lost_commands(around: Surroundings) -> bool:
+    """Sends again what was lost; whether there may be more."""
+    is_full = False
+    for operation in Operation:
+        is_full |= await _send(around, operation) == ROWS_MAX
+    async with around.pool.connection() as conn:
+        values = {"after_s": LOST_AFTER_S, "rows_max": LOOKED_AT_MAX}
+        await conn.execute(_QUERIES["watch_unwatched"], values)
+    return is_full
+
+
+async def _send(around: Surroundings, operation: Operation) -> int:
+    values = {"after_s": LOST_AFTER_S, "looked_at_max": LOOKED_AT_MAX, "rows_max": ROWS_MAX}
+    queues: set[str] = set()
+    async with transaction(around.pool) as conn:
+        await guard_plans(conn)
+        rows: list[Any] = await (await conn.execute(_QUERIES[_FINDERS[operation]], values)).fetchall()
+        for payment_id, subject_id in sorted(rows):
+            queue = await send_command(conn, operation, payment_id, subject_id)
+            if queue is not None:
+                queues.add(queue)
+    for queue in queues:
+        around.notifier.notify(QUEUE, queue)
+    if rows:
+        around.found["lost commands sent again"] += len(rows)
+        log.warning("commands.sent_again", operation=operation.value, payment_ids=[str(row[0]) for row in rows])
+    return len(rows)
+
+
+LOST = Job("lost commands", send_lost_commands, lambda _: EVERY_S, LEASE_S)

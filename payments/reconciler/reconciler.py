@@ -1,0 +1,117 @@
+"""Looks at whatever has waited too long, and asks Stripe where nobody tells us: the third task of `payments worker`.
+
+Guarantee: whatever is open at Stripe, in doubt, or lost between us comes to its end, though every webhook and every
+answer be lost; what was found goes through the inbox, so that nothing is decided twice. Not here: weighing it.
+Many may run: each job is one process's turn at a time, or shares out its rows. A process may die at any instruction:
+its turn or its claims run out, and all it had committed stands. While Stripe does not answer, nobody is asked.
+"""
+
+import asyncio
+import time
+
+import psycopg
+import structlog
+from psycopg_pool import PoolTimeout
+
+from payments.reconciler.asking import StripeAway
+from payments.reconciler.calls import CALLS
+from payments.reconciler.events import EVENTS
+from payments.reconciler.jobs import Job, Surroundings, end_turn, take_turn
+from payments.reconciler.lost import LOST
+from payments.reconciler.sweep import SWEEP
+from payments.reconciler.watching import WATCHES
+
+JOBS: tuple[Job, ...] = (CALLS, SWEEP, WATCHES, EVENTS, LOST)
+# While Stripe does not answer, the pauses double up to this.
+AWAY_PAUSE_S_MAX = 300.0
+# While the database does not.
+DATABASE_PAUSE_S = 2.0
+# A turn that ends without Stripe's answer.
+TURN_PAUSE_S = 5.0
+# In one pass of an operator: no job goes on for ever, whatever happens meanwhile.
+PARTS_MAX = 10_000
+
+log = structlog.get_logger()
+
+
+class Reconciler:
+    """One per worker process; `run` until told to stop."""
+
+    def __init__(self, around: Surroundings, jobs: tuple[Job, ...] = JOBS) -> None:
+        self._around = around
+        self._jobs = jobs
+        self._due_s = dict.fromkeys((job.name for job in jobs), 0.0)
+        self._away_s = 0.0
+        self._away_in: str | None = None
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Works until `stop` is set; waits out a database or a Stripe that is away."""
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            while not stop.is_set():
+                task = asyncio.create_task(self._run_due())
+                await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                if not task.done():
+                    task.cancel()  # what is not committed was not done
+                    await asyncio.gather(task, return_exceptions=True)
+                    return
+                await asyncio.wait({stopping}, timeout=task.result())
+        finally:
+            stopping.cancel()
+            await asyncio.gather(stopping, return_exceptions=True)
+
+    async def _run_due(self) -> float:
+        """One part of each job whose time has come; returns how long to wait before the next look."""
+        for job in self._jobs:
+            if self._due_s[job.name] > time.monotonic():
+                continue
+            pause_s = job.every_s(self._around.settings)
+            try:
+                has_more = await self._run_part(job)
+                pause_s = 0.0 if has_more else pause_s
+            except StripeAway as error:
+                self._away_in = job.name
+                return self._wait_for_stripe(error)
+            except (psycopg.Error, PoolTimeout) as error:
+                log.warning("reconciler.database_away", job=job.name, error=str(error).strip())
+                pause_s = max(pause_s, DATABASE_PAUSE_S)
+            except Exception:
+                log.exception("reconciler.job_failed", job=job.name)
+                pause_s = max(pause_s, DATABASE_PAUSE_S)
+            else:
+                if self._away_in == job.name:  # the others may not have asked at all
+                    self._away_in, self._away_s = None, 0.0
+            self._due_s[job.name] = time.monotonic() + pause_s
+        return max(0.0, min(self._due_s.values()) - time.monotonic())
+
+    def _wait_for_stripe(self, error: StripeAway) -> float:
+        """Nobody is asked for a while; the pauses double."""
+        self._away_s = min(AWAY_PAUSE_S_MAX, max(error.pause_s, 2 * self._away_s))
+        if error.is_key_refused:
+            log.critical("reconciler.key_refused", why=error.why, pause_s=self._away_s)
+        else:
+            log.warning("reconciler.stripe_away", why=error.why, pause_s=self._away_s)
+        return self._away_s
+
+    async def _run_part(self, job: Job) -> bool:
+        if job.lease_s is None:
+            return await job.run(self._around)
+        if job.has_work is not None and not await job.has_work(self._around):
+            return False
+        taken = await take_turn(self._around, job)
+        if taken is None:
+            return False
+        pause_s = TURN_PAUSE_S
+        try:
+            has_more = await job.run(self._around)
+            pause_s = 0.0 if has_more else job.every_s(self._around.settings)
+        finally:
+            await asyncio.shield(end_turn(self._around, job, taken, pause_s))
+        return has_more
+
+    async def run_once(self) -> None:
+        """Every job to its end, whatever its turn; raises StripeAway and what the database raises."""
+        for job in self._jobs:
+            for _ in range(PARTS_MAX):
+                if not await self._run_part(job):
+                    break

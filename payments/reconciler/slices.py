@@ -1,0 +1,59 @@
+"""How Stripe's past is caught up with: slice by slice, the oldest first, though lists show the newest first. Pure."""
+
+from datetime import datetime, timedelta
+
+import msgspec
+
+# Stripe lists an event a moment after it happened, and clocks differ: so much is looked at again each time.
+OVERLAP = timedelta(minutes=1)
+# Between our clock and Stripe's. Nobody believes that Stripe was silent because our clock runs ahead.
+SKEW_MAX = timedelta(minutes=10)
+# Events "going back up to 30 days" (https://docs.stripe.com/api/events); an hour in hand.
+EVENTS_KEPT = timedelta(days=30) - timedelta(hours=1)
+# A slice grows and shrinks with what is in it.
+SPAN_FIRST = timedelta(minutes=10)
+SPAN_MAX = timedelta(days=1)
+SPAN_MIN = timedelta(seconds=1)
+
+
+class Slice(msgspec.Struct, frozen=True):
+    """A piece of Stripe's past. `until` None: to its present. `by_objects`: its events are gone; list what was made."""
+
+    since: datetime
+    until: datetime | None
+    by_objects: bool
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """What came of a slice: Stripe's own time of its newest event, and whether it did not hold too much."""
+
+    newest: datetime | None
+    is_whole: bool
+
+
+def decide_slice(position: datetime, now: datetime, span: timedelta, crowded_until: datetime | None = None) -> Slice:
+    """What to look at next, all before `position` being known.
+
+    `crowded_until`: Stripe's present held too much, but something at least as new as this.
+    """
+    since = position - OVERLAP
+    kept_from = now - EVENTS_KEPT
+    if since < kept_from:
+        return Slice(since, min(since + span, kept_from), by_objects=True)
+    if crowded_until is not None:
+        return Slice(since, max(crowded_until, since + SPAN_MIN), by_objects=False)
+    until = since + span
+    return Slice(since, until if until < now - SKEW_MAX else None, by_objects=False)
+
+
+def decide_position(looked_at: Slice, position: datetime, newest: datetime | None, now: datetime) -> datetime:
+    """What is known after a slice; `newest`: Stripe's own time of the newest event in it."""
+    if looked_at.until is not None:
+        return max(position, looked_at.until)
+    seen = min(newest, now + SKEW_MAX) if newest is not None else position
+    return max(position, seen, now - SKEW_MAX)
+
+
+def decide_span(span: timedelta, *, is_too_full: bool) -> timedelta:
+    """The next slice's length."""
+    return max(SPAN_MIN, span / 2) if is_too_full else min(SPAN_MAX, span * 2)

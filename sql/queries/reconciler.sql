@@ -1,0 +1,277 @@
+-- name: read_progress
+-- How far jobs have come, and the database's time.
+select
+  coalesce((select jsonb_object_agg(job, position::text) from payments.reconciler_progress where job = any(%(jobs)s)), '{}'),
+  clock_timestamp();
+
+-- name: take_turn
+-- A job's turn, for one process of all and for so long; nothing when its time has not come, or another has it.
+insert into payments.reconciler_progress as p (job, position)
+values (%(job)s, clock_timestamp() + make_interval(secs => %(lease_s)s::float8))
+on conflict (job) do update set position = excluded.position, updated_at = clock_timestamp()
+where p.position <= clock_timestamp() or %(at_once)s::boolean
+returning position;
+
+-- name: end_turn
+-- The turn is over; the next one begins after a pause. Nothing when it ran out, and another has it.
+update payments.reconciler_progress
+set position = clock_timestamp() + make_interval(secs => %(pause_s)s::float8), updated_at = clock_timestamp()
+where job = %(job)s and position = %(taken)s::timestamptz;
+
+-- name: begin_progress
+-- The first step of a job; nothing when another process has made it.
+insert into payments.reconciler_progress (job, position) values (%(job)s, %(position)s::timestamptz)
+on conflict (job) do nothing;
+
+-- name: move_progress
+-- The next step of a job; nothing when another process was quicker.
+update payments.reconciler_progress
+set position = %(position)s::timestamptz, updated_at = clock_timestamp()
+where job = %(job)s and position = %(before)s::timestamptz;
+
+-- name: guard_plans
+-- For the transaction: by index wherever there is one, whatever a table was like when its plan was made; and no long wait for
+-- a lock that somebody else keeps.
+select set_config('enable_seqscan', 'off', true), set_config('lock_timeout', %(lock_wait)s, true);
+
+-- name: watch_at_once
+-- For an operator: every watch is due, but those that somebody has in hand.
+update payments.watches set next_look_at = clock_timestamp() where next_look_at > clock_timestamp();
+
+-- name: claim_watches
+-- Watches whose time has come, each for one process and for so long, and all that a look depends on.
+with due as materialized (
+  select payment_id from payments.watches
+  where next_look_at <= clock_timestamp()
+    and (looks > 0 or next_look_at <= clock_timestamp() - make_interval(secs => %(first_look_s)s::float8))
+  order by next_look_at limit %(rows_max)s
+  for update skip locked
+), claimed as (
+  update payments.watches w
+  set next_look_at = clock_timestamp() + make_interval(secs => %(lease_s)s::float8)
+  from due where w.payment_id = due.payment_id
+  returning w.payment_id, w.looks, w.next_look_at
+)
+select
+  c.payment_id, p.status, p.processor_payment_intent, c.looks, p.updated_at, p.capture_before, p.next_action ->> 'type',
+  p.order_id = p.cart_id,
+  exists (
+    select from payments.stripe_requests s
+    where s.payment_id = p.payment_id and s.operation = 'cancel_payment_intent' and s.outcome = 'answered'
+  ),
+  exists (
+    select from payments.refunds f
+    where f.payment_id = p.payment_id and f.reason = 'compensation' and f.status <> 'FAILED'
+  ),
+  coalesce((
+    select jsonb_agg(jsonb_build_array(f.refund_id, f.status, f.processor_reference))
+    from payments.refunds f where f.payment_id = p.payment_id
+  ), '[]'),
+  c.next_look_at::text,
+  coalesce((select max(h.history_id) from payments.payment_history h where h.payment_id = p.payment_id), 0),
+  clock_timestamp()
+from claimed c
+join payments.payments p using (payment_id);
+
+-- name: watch_again
+-- The next look; nothing when the payment has changed meanwhile, for then its watch began anew.
+update payments.watches
+set looks = %(looks)s, next_look_at = clock_timestamp() + make_interval(secs => %(pause_s)s::float8)
+where payment_id = %(payment_id)s and next_look_at = %(claimed)s::timestamptz;
+
+-- name: end_watch
+-- Nothing is open at Stripe any more; nothing when the payment has changed meanwhile.
+delete from payments.watches where payment_id = %(payment_id)s and next_look_at = %(claimed)s::timestamptz;
+
+-- name: lock_payment
+-- A payment for a command or a change.
+select
+  order_id, customer_id, amount, currency, status, capture_id, amount_to_capture, created_at, clock_timestamp()
+from payments.payments where payment_id = %(payment_id)s::uuid
+for update;
+
+-- name: find_refund
+-- What a refund's command says.
+select amount, currency, reason, created_at from payments.refunds where refund_id = %(refund_id)s::uuid;
+
+-- name: void_orphan
+-- A hold that no order has claimed, if that is still so.
+update payments.payments
+set status = 'VOIDING', last_sequence = last_sequence + 1
+where payment_id = %(payment_id)s::uuid and status = 'AUTHORIZED' and order_id = cart_id
+returning order_id, amount, currency, last_sequence, updated_at;
+
+-- name: add_history
+-- What the reconciler has done to a payment, and why.
+insert into payments.payment_history (payment_id, signal, source, from_status, to_status, decision, why)
+values (%(payment_id)s, %(signal)s, 'reconciler', %(from_status)s, %(to_status)s, 'applied', %(why)s);
+
+-- name: has_doubtful
+-- Whether there is any call to reconcile.
+select from payments.stripe_requests where state = 'to_reconcile' limit 1;
+
+-- name: find_doubtful
+-- Calls whose key is of no use any more, some time after the last attempt, and what our books say of their subjects. One that
+-- Stripe has answered is not running there any more; any other may, for as long as we would have waited.
+select
+  c.call_id, c.payment_id, c.subject_id, c.operation, p.status, p.processor_payment_intent, p.capture_id, f.status,
+  coalesce(c.first_attempt_at, c.created_at), q.quiet_at, c.parameters ->> 'cancellation_reason'
+from payments.stripe_requests c
+join payments.payments p using (payment_id)
+left join payments.refunds f on f.refund_id = c.subject_id and c.operation = 'create_refund'
+cross join lateral (
+  select coalesce(c.last_attempt_at, c.created_at)
+    + make_interval(secs => %(quiet_s)s::float8 + case when c.http_status is null then %(call_s)s::float8 else 0 end)
+) q (quiet_at)
+where c.state = 'to_reconcile' and q.quiet_at <= clock_timestamp()
+order by c.call_id
+limit %(rows_max)s;
+
+-- name: lock_doubtful
+-- The call once more, under its payment's lock; nothing when somebody else has settled it.
+select call_id from payments.stripe_requests where call_id = %(call_id)s and state = 'to_reconcile'
+for update;
+
+-- name: close_call
+-- What became of the call is known: its effect was found, is wanted no more, or certainly never was.
+update payments.stripe_requests
+set state = 'answered', outcome = %(outcome)s, answered_at = clock_timestamp()
+where call_id = %(call_id)s and state = 'to_reconcile';
+
+-- name: park_call
+-- An operator must look.
+update payments.stripe_requests set state = 'parked', last_error = %(why)s
+where call_id = %(call_id)s and state = 'to_reconcile';
+
+-- name: leave_dead_letter
+-- What an operator finds of a parked call.
+insert into payments.dead_letters (origin, message_id, payment_id, payload, headers, attempts, error)
+select %(origin)s, 'call/' || c.call_id, c.payment_id, %(payload)s::jsonb, null, c.attempts, %(why)s
+from payments.stripe_requests c where c.call_id = %(call_id)s
+on conflict (origin, message_id) do update
+set attempts = excluded.attempts, error = excluded.error, died_at = clock_timestamp(), resolved_at = null, resolution = null;
+
+-- name: first_payment_at
+-- Since when there are payments at all.
+select created_at from payments.payments order by payment_id limit 1;
+
+-- name: known_events
+-- Which of these events the webhooks have brought.
+select message_id from payments.inbox where source = 'stripe-webhook' and message_id = any(%(event_ids)s);
+
+-- name: known_payments
+-- What our books say of these payments.
+select payment_id, status from payments.payments where payment_id = any(%(payment_ids)s);
+
+-- name: known_objects
+-- Which of these refunds and disputes our books have, and in which state.
+select processor_reference, status from payments.refunds where processor_reference = any(%(references)s)
+union all
+select processor_reference, status from payments.disputes where processor_reference = any(%(references)s);
+
+-- name: lost_creates
+-- Payments to be charged, or voided before that, for which no command is on its way, and nobody owns the call.
+with candidates as materialized (
+  select p.payment_id from payments.payments p
+  where p.status in ('REQUESTED', 'VOIDING') and p.processor_payment_intent is null
+    and p.updated_at < clock_timestamp() - make_interval(secs => %(after_s)s::float8)
+    and not exists (
+      select from payments.stripe_requests c
+      where c.subject_id = p.payment_id and c.operation = 'create_payment_intent'
+        and (c.state in ('to_reconcile', 'parked') or c.outcome not in ('absent', 'superseded'))
+    )
+    and not exists (select from payments.inbox i where i.payment_id = p.payment_id and i.processed_at is null)
+    and not exists (select from payments.dead_letters d where d.payment_id = p.payment_id and d.resolved_at is null)
+    and not exists (
+      select from payments.outbox o
+      where o.aggregate_id = p.payment_id and o.event_type = 'payment-requested'
+        and not payments.is_dispatched(payments.last_batch('payment_requested'), o.xid, o.outbox_id)
+    )
+  order by p.status, p.payment_id limit %(looked_at_max)s
+)
+select c.payment_id, c.payment_id from candidates c
+where not exists (select from pgmq.q_payment_requested q where q.message ->> 'paymentId' = c.payment_id::text)
+limit %(rows_max)s;
+
+-- name: lost_captures
+-- Holds to be captured, likewise.
+with candidates as materialized (
+  select p.payment_id, p.capture_id from payments.payments p
+  where p.status = 'CAPTURING'
+    and p.updated_at < clock_timestamp() - make_interval(secs => %(after_s)s::float8)
+    and not exists (
+      select from payments.stripe_requests c
+      where c.subject_id = p.capture_id and c.operation = 'capture_payment_intent'
+        and (c.state in ('to_reconcile', 'parked') or c.outcome not in ('absent', 'superseded'))
+    )
+    and not exists (select from payments.inbox i where i.payment_id = p.payment_id and i.processed_at is null)
+    and not exists (select from payments.dead_letters d where d.payment_id = p.payment_id and d.resolved_at is null)
+    and not exists (
+      select from payments.outbox o
+      where o.aggregate_id = p.payment_id and o.event_type = 'capture-requested'
+        and not payments.is_dispatched(payments.last_batch('capture_requested'), o.xid, o.outbox_id)
+    )
+  order by p.payment_id limit %(looked_at_max)s
+)
+select c.payment_id, c.capture_id from candidates c
+where not exists (select from pgmq.q_capture_requested q where q.message ->> 'captureId' = c.capture_id::text)
+limit %(rows_max)s;
+
+-- name: lost_cancels
+-- PaymentIntents to be cancelled, likewise. What Stripe has refused is looked at by the payment's watch.
+with candidates as materialized (
+  select p.payment_id from payments.payments p
+  where p.status = 'VOIDING' and p.processor_payment_intent is not null
+    and p.updated_at < clock_timestamp() - make_interval(secs => %(after_s)s::float8)
+    and not exists (
+      select from payments.stripe_requests c
+      where c.subject_id = p.payment_id and c.operation = 'cancel_payment_intent'
+        and (c.state in ('to_reconcile', 'parked') or c.outcome not in ('absent', 'superseded'))
+    )
+    and not exists (select from payments.inbox i where i.payment_id = p.payment_id and i.processed_at is null)
+    and not exists (select from payments.dead_letters d where d.payment_id = p.payment_id and d.resolved_at is null)
+    and not exists (
+      select from payments.outbox o
+      where o.aggregate_id = p.payment_id and o.event_type = 'void-requested'
+        and not payments.is_dispatched(payments.last_batch('void_requested'), o.xid, o.outbox_id)
+    )
+  order by p.payment_id limit %(looked_at_max)s
+)
+select c.payment_id, c.payment_id from candidates c
+where not exists (select from pgmq.q_void_requested q where q.message ->> 'paymentId' = c.payment_id::text)
+limit %(rows_max)s;
+
+-- name: lost_refunds
+-- Refunds to be made, likewise.
+with candidates as materialized (
+  select f.payment_id, f.refund_id from payments.refunds f
+  where f.status = 'REQUESTED'
+    and f.updated_at < clock_timestamp() - make_interval(secs => %(after_s)s::float8)
+    and not exists (
+      select from payments.stripe_requests c
+      where c.subject_id = f.refund_id and c.operation = 'create_refund'
+        and (c.state in ('to_reconcile', 'parked') or c.outcome not in ('absent', 'superseded'))
+    )
+    and not exists (select from payments.inbox i where i.payment_id = f.payment_id and i.processed_at is null)
+    and not exists (select from payments.dead_letters d where d.payment_id = f.payment_id and d.resolved_at is null)
+    and not exists (
+      select from payments.outbox o
+      where o.aggregate_id = f.payment_id and o.event_type = 'refund-requested'
+        and not payments.is_dispatched(payments.last_batch('refund_requested'), o.xid, o.outbox_id)
+    )
+  order by f.updated_at limit %(looked_at_max)s
+)
+select c.payment_id, c.refund_id from candidates c
+where not exists (select from pgmq.q_refund_requested q where q.message ->> 'refundId' = c.refund_id::text)
+limit %(rows_max)s;
+
+-- name: watch_unwatched
+-- Payments whose PaymentIntent we know, and whose answer went by without moving them.
+insert into payments.watches (payment_id, next_look_at)
+select p.payment_id, clock_timestamp()
+from payments.payments p
+where p.status = 'REQUESTED' and p.processor_payment_intent is not null
+  and p.updated_at < clock_timestamp() - make_interval(secs => %(after_s)s::float8)
+  and not exists (select from payments.watches w where w.payment_id = p.payment_id)
+order by p.payment_id limit %(rows_max)s
+on conflict do nothing;
