@@ -37,3 +37,38 @@ def insert_event(conn: psycopg.Connection[Any], payment_id: UUID, event_type: st
         """,
         {"event_id": new_id(), "event_type": event_type, "payment_id": payment_id, "sequence": sequence},
     )
+
+
+def insert_refund(conn: psycopg.Connection[Any], payment_id: UUID, amount: int, reason: str | None = None) -> UUID:
+    """Insert a refund as it stands when it is asked for; its event is left out."""
+    refund_id = new_id()
+    conn.execute(
+        "insert into payments.refunds (refund_id, payment_id, amount, currency, reason) values (%s, %s, %s, 'EUR', %s)",
+        (refund_id, payment_id, amount, reason),
+    )
+    return refund_id
+
+
+# What a status needs beside its name.
+_COLUMNS = {
+    "FAILED": "failure_reason = 'CARD_DECLINED'",
+    "ACTION_REQUIRED": "next_action = '{}'",
+    "SUCCEEDED": "amount_authorized = amount, amount_captured = amount",
+    "AUTHORIZED": "amount_authorized = amount",
+    "CAPTURING": "amount_authorized = amount, capture_id = gen_random_uuid(), amount_to_capture = amount",
+}
+_BLANK = ("failure_reason = null", "next_action = null", "amount_authorized = 0", "amount_captured = 0")
+
+
+def settle(conn: psycopg.Connection[Any], payment_id: UUID, status: str) -> None:
+    """Set a payment's status with the columns that belong to it, by legal steps, and nothing else."""
+    if status == "REQUESTED":
+        return
+    for step in ["AUTHORIZED", "CAPTURING"] if status == "CAPTURING" else [status]:
+        wanted = _COLUMNS.get(step, "")
+        rest = [part for part in _BLANK if part.split(" =")[0] not in wanted]
+        columns = ", ".join(filter(None, [*rest, wanted]))
+        conn.execute(
+            f"update payments.payments set status = %s, {columns} where payment_id = %s",
+            (step, payment_id),
+        )

@@ -32,6 +32,19 @@ def put(conn: psycopg.Connection[object], payment_id: object, status: PaymentSta
     conn.execute(f"update payments.payments set status = '{status}', {wanted} where payment_id = '{payment_id}'")
 
 
+def ask_to_capture(database: Database, payment_id: object) -> None:
+    """What the API does: the one way to CAPTURING."""
+    with database.connect("payments_api") as api:
+        api.execute(
+            """
+            update payments.payments
+            set status = 'CAPTURING', capture_id = gen_random_uuid(), amount_to_capture = amount_authorized
+            where payment_id = %s
+            """,
+            (payment_id,),
+        )
+
+
 @pytest.mark.parametrize(("old", "new"), list(itertools.permutations(PaymentStatus, 2)))
 def test_only_the_legal_transitions_pass(module_database: Database, old: PaymentStatus, new: PaymentStatus) -> None:
     with module_database.connect() as admin, module_database.connect("payments_worker") as worker:
@@ -42,7 +55,10 @@ def test_only_the_legal_transitions_pass(module_database: Database, old: Payment
             put(admin, payment_id, old)
             admin.execute("alter table payments.payments enable trigger guard_payment")
         if may_change(old, new) and not (old is PaymentStatus.SUCCEEDED and new is PaymentStatus.CONFLICTED):
-            put(worker, payment_id, new)
+            if new is PaymentStatus.CAPTURING:
+                ask_to_capture(module_database, payment_id)
+            else:
+                put(worker, payment_id, new)
             row = admin.execute("select status from payments.payments where payment_id = %s", (payment_id,)).fetchone()
             assert row == (new.value,)
         elif new is not PaymentStatus.CONFLICTED:
