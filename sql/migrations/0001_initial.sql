@@ -476,13 +476,44 @@ create table payments.disputes (
   amount bigint not null check (amount > 0),
   currency text not null check (currency ~ '^[A-Z]{3}$'),
   reason text,
-  status text not null,
+  status text not null check (status in (
+    'warning_needs_response', 'warning_under_review', 'needs_response', 'under_review', 'warning_closed', 'prevented', 'won', 'lost'
+  )),
   opened_at timestamptz not null,
   closed_at timestamptz,
   created_at timestamptz not null default now(),
-  updated_at timestamptz not null default now()
+  updated_at timestamptz not null default now(),
+  constraint disputes_closed_has_time check (
+    (closed_at is not null) = (status in ('warning_closed', 'prevented', 'won', 'lost'))
+  )
 );
 create index disputes_by_payment on payments.disputes (payment_id);
+
+-- The order of payments/domain/disputes.py once more. A test compares the two.
+create function payments.dispute_rank(status text) returns int
+language sql immutable strict parallel safe
+return coalesce(
+  array_position(array['warning_needs_response', 'warning_under_review', 'needs_response', 'under_review'], status), 5
+);
+comment on function payments.dispute_rank is 'How far a dispute has come; it never goes back, and its ends are all equally far.';
+
+create function payments.guard_dispute() returns trigger
+language plpgsql as $$
+begin
+  if (new.dispute_id, new.payment_id, new.processor_reference, new.amount, new.currency, new.reason, new.opened_at, new.created_at)
+    is distinct from
+    (old.dispute_id, old.payment_id, old.processor_reference, old.amount, old.currency, old.reason, old.opened_at, old.created_at)
+  then
+    raise exception 'what is disputed never changes: dispute %', old.processor_reference using errcode = 'check_violation';
+  end if;
+  if payments.dispute_rank(new.status) < payments.dispute_rank(old.status) then
+    raise exception 'dispute % cannot go from % back to %', old.processor_reference, old.status, new.status
+      using errcode = 'check_violation';
+  end if;
+  return new;
+end $$;
+create trigger guard_dispute before update on payments.disputes
+for each row execute function payments.guard_dispute();
 create trigger keep_disputes before delete or truncate on payments.disputes
 execute function payments.refuse('disputes are financial records: they are kept');
 comment on table payments.disputes is 'Chargebacks and inquiries: an axis of their own, beside the state of the payment.';
@@ -1255,7 +1286,7 @@ grant execute on function
   payments.rfc3339, payments.routing_key, payments.may_change, payments.is_operator, payments.hears_stripe,
   payments.is_dispatched, payments.last_batch,
   payments.settled_snapshot, payments.everywhere_dispatched, payments.outbox_beyond, payments.passed_at, payments.dispatched_at,
-  payments.payment_answer, payments.refund_answer, payments.refund_may_change, payments.event_headers, payments.queue_lengths
+  payments.payment_answer, payments.refund_answer, payments.refund_may_change, payments.dispute_rank, payments.event_headers, payments.queue_lengths
 to payments_api, payments_relay, payments_worker, payments_readonly;
 grant select on payments.schema_migrations, payments.cluster to payments_api, payments_relay, payments_worker;
 grant select on payments.outbox_lag, payments.inbox_pending, payments.stuck_payments, payments.audit_imbalances
