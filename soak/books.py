@@ -37,7 +37,9 @@ REFUNDS = (
 )
 OUTBOX = """
 select event_id::text from payments.outbox
-where payments.routing_key(event_type) ~ any(array(select compiled_regex from pgmq.topic_bindings where queue_name = %s))
+where payments.routing_key(event_type) ~ any(
+  array(select compiled_regex from pgmq.topic_bindings where queue_name = %s)
+)
 order by outbox_id
 """
 DOUBLE_NEWS = """

@@ -226,7 +226,7 @@ def dispute(outcome: str) -> Story:
             status, opened = await t.system.sandbox("POST", "/disputes", {"payment_intent": intent})
             if status < 300:
                 await t.dawdle()
-                await t.system.sandbox("POST", f"/disputes/{opened['id']}", {"outcome": outcome})
+                await t.system.sandbox("POST", f"/disputes/{opened['disputes'][-1]['id']}", {"outcome": outcome})
 
     return story
 
