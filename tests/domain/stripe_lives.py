@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from payments.domain.payment import Payment
 from payments.domain.signals import (
     CreateDeclined,
-    Heard,
     IntentSeen,
     Signal,
     SomethingElse,
@@ -208,11 +207,3 @@ def possible_order(words: list[Word]) -> list[Word]:
         return words
     rest = words[:first_secret] + words[first_secret + 1 :]
     return [*rest[:early], secret, *rest[early:]]
-
-
-def heard_fetched(snapshot: Json, after_history_id: int) -> IntentSeen:
-    """A snapshot as a fetch brings it."""
-    signal = read_answer({**answered(snapshot, "retrieve_payment_intent"), "afterHistoryId": after_history_id})
-    assert isinstance(signal, IntentSeen)
-    assert signal.heard is Heard.FETCHED
-    return signal

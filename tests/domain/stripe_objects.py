@@ -116,3 +116,39 @@ def _said_no(status: int) -> Json:
 def fetched(thing: Mapping[str, Any], after_history_id: int = 0) -> Json:
     """The payload of a fetched object."""
     return {**answered(thing, "retrieve_payment_intent"), "afterHistoryId": after_history_id}
+
+
+def refund(intent_id: str, amount: int, status: str, **fields: Any) -> Json:
+    """A refund of EUR cents in `status`."""
+    return {
+        "id": "re_3Qm4Tests0000000000001",
+        "object": "refund",
+        "amount": amount,
+        "balance_transaction": None if status == "pending" else "txn_tests",
+        "charge": CHARGE,
+        "created": CREATED,
+        "currency": "eur",
+        "failure_reason": "expired_or_canceled_card" if status == "failed" else None,
+        "metadata": {},
+        "payment_intent": intent_id,
+        "reason": None,
+        "status": status,
+        **fields,
+    }
+
+
+def dispute(intent_id: str, status: str, **fields: Any) -> Json:
+    """A dispute about all of a charge, in `status`."""
+    return {
+        "id": "dp_3Qm4Tests0000000000001",
+        "object": "dispute",
+        "amount": 1000,
+        "charge": CHARGE,
+        "created": CREATED,
+        "currency": "eur",
+        "livemode": False,
+        "payment_intent": intent_id,
+        "reason": "fraudulent",
+        "status": status,
+        **fields,
+    }

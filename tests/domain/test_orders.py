@@ -1,17 +1,16 @@
 """Whatever Stripe says, in whatever order and however often: the payment ends as what is true, and tells it once."""
 
 from collections import Counter
-from dataclasses import dataclass, field
 
 import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from payments.domain.decisions import Apply, Compensate, Conflict, Fetch, Ignore, Park
-from payments.domain.intents import IntentSignal, decide_payment
 from payments.domain.payment import Payment
-from payments.domain.states import EventType, PaymentStatus
-from tests.domain.stripe_lives import Life, Word, heard_fetched, lives, possible_order
+from payments.domain.signals import Kind, Signal
+from payments.domain.states import EventType
+from tests.domain.machine import Machine, heard_fetched
+from tests.domain.stripe_lives import Life, Word, lives, possible_order
 
 ONCE_IN_A_LIFE = {
     EventType.PAYMENT_SUCCEEDED,
@@ -22,33 +21,6 @@ ONCE_IN_A_LIFE = {
 COPIES_MAX = 3
 
 
-@dataclass
-class Machine:
-    """The recorder without a database: history is a number that grows with each signal that was weighed."""
-
-    payment: Payment
-    history_id: int = 1
-    published: list[EventType] = field(default_factory=list)
-
-    def weigh(self, signal: IntentSignal) -> Fetch | None:
-        before = msgspec.structs.replace(self.payment, last_history_id=self.history_id)
-        decision = decide_payment(before, signal, livemode=False)
-        match decision:
-            case Fetch():
-                return decision
-            case Apply():
-                if decision.event:
-                    self.published.append(decision.event)
-                asked = decision.after.was_customer_asked or decision.after.status is PaymentStatus.ACTION_REQUIRED
-                self.payment = msgspec.structs.replace(decision.after, was_customer_asked=asked)
-            case Conflict() | Compensate() | Park():
-                raise AssertionError(f"{decision} in a life without any conflict")
-            case Ignore():
-                pass
-        self.history_id += 1
-        return None
-
-
 def final_row(payment: Payment) -> Payment:
     return msgspec.structs.replace(payment, last_history_id=0, was_customer_asked=False)
 
@@ -57,9 +29,9 @@ def in_order(life: Life) -> Payment:
     """What the words lead to when each is heard once, as it is said, and doubts are settled at once."""
     machine = Machine(life.payment())
     for word in sorted(life.words, key=lambda word: word.step):
-        signal: IntentSignal = word.signal
+        signal: Signal = word.signal
         while machine.weigh(signal):
-            signal = heard_fetched(life.snapshots[word.step], machine.history_id)
+            signal = heard_fetched(Kind.PAYMENT_INTENT, life.snapshots[word.step], machine.history_id)
     return machine.payment
 
 
@@ -87,10 +59,10 @@ def test_every_order_and_repetition_ends_alike(delivered: tuple[Life, list[Word]
     life, words = delivered
     machine = Machine(life.payment())
     for word in words:
-        signal: IntentSignal = word.signal
+        signal: Signal = word.signal
         rounds = 0
         while machine.weigh(signal):
-            signal = heard_fetched(life.snapshots[-1], machine.history_id)
+            signal = heard_fetched(Kind.PAYMENT_INTENT, life.snapshots[-1], machine.history_id)
             rounds += 1
             assert rounds <= 1, "a fetch that nothing came between settles the doubt"
     assert_ended_well(life, machine)
@@ -131,7 +103,7 @@ def test_it_ends_alike_while_stripe_goes_on_and_fetches_are_under_way(life: Life
                 coming.append((asking.pop(data.draw(st.integers(0, len(asking) - 1))), now))
             case _:
                 after, snapshot = coming.pop(data.draw(st.integers(0, len(coming) - 1)))
-                doubt = machine.weigh(heard_fetched(life.snapshots[snapshot], after))
+                doubt = machine.weigh(heard_fetched(Kind.PAYMENT_INTENT, life.snapshots[snapshot], after))
         if doubt:
             asking.append(machine.history_id)
     assert_ended_well(life, machine)
