@@ -23,17 +23,14 @@ select payments.create_lane(%(queue)s, %(purpose)s, %(patterns)s::text[], %(from
 -- name: start_at
 -- Puts the start of a lane that nobody has seen yet to a time: before the first event that occurred then or later. Its first
 -- window begins there and ends with the snapshot that create_lane took, so the relay takes it up as any other window, and
--- whatever commits late comes after it.
+-- whatever commits late comes after it. Without such an event the lane starts now.
 update payments.relay_batches
-set
-  after_snapshot = '3:3:',
-  window_ceiling_id = newest.outbox_id,
-  last_outbox_id = coalesce(
-    (select min(outbox_id) - 1 from payments.outbox where occurred_at >= %(start)s::timestamptz), newest.outbox_id
-  ),
-  window_done = false
-from (select coalesce(max(outbox_id), 0) as outbox_id from payments.outbox) newest
-where queue_name = %(queue)s and previous_batch_id is null;
+set after_snapshot = '3:3:', window_ceiling_id = found.newest_id, last_outbox_id = found.first_id - 1, window_done = false
+from (
+  select min(outbox_id) filter (where occurred_at >= %(start)s::timestamptz) as first_id, max(outbox_id) as newest_id
+  from payments.outbox
+) found
+where queue_name = %(queue)s and previous_batch_id is null and found.first_id is not null;
 
 -- name: create_role
 -- A login of its own for the consumer, with no right but those below. The limit leaves connections to everybody else.
