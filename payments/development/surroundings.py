@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from payments.development.atomic_file import write_atomically
 from payments.development.child import MARK
+from payments.development.dev_env import read_dev_env
 from payments.development.embedded_postgres import EmbeddedPostgres
 from payments.development.free_port import is_free, pick_free_port
 from payments.settings import STRIPE_API_BASE_DEFAULT, Settings, inherited_environment
@@ -70,6 +73,19 @@ def find_stripe(settings: Settings, data_dir: Path) -> Stripe:
         (home / "port").unlink()
         port = int(_kept(home / "port", str(pick_free_port(LOCAL))))
     return Stripe(f"http://{LOCAL}:{port}", key, settings.stripe_webhook_secrets or (secret,), port)
+
+
+def stripe_of_running_up(settings: Settings) -> Settings:
+    """Return the settings with the sandbox of the `payments up` that runs here, unless they name a key themselves.
+
+    Only together with its database: another's payments must never be looked for in this sandbox.
+    """
+    found = read_dev_env(settings.data_dir)
+    base, key = found.get("STRIPE_API_BASE"), settings.data_dir / "sandbox" / "api.key"
+    is_its_database = settings.listen_dsn in {None, found.get("DATABASE_URL")}
+    if settings.stripe_api_key is not None or base is None or not is_its_database or not key.is_file():
+        return settings
+    return msgspec.structs.replace(settings, stripe_api_key=key.read_text().strip(), stripe_api_base=base)
 
 
 def sandbox_command(settings: Settings, stripe: Stripe, data_dir: Path) -> list[str]:

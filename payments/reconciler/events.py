@@ -14,7 +14,7 @@ from payments.domain.facts import payment_id_of
 from payments.inbox.rows import receive
 from payments.reconciler.asking import each_page
 from payments.reconciler.jobs import Job, Surroundings, move_progress, read_progress
-from payments.reconciler.slices import SPAN_FIRST, SPAN_MIN, Slice, Taken, decide_position, decide_slice, decide_span
+from payments.reconciler.slices import SPAN_FIRST, Slice, Taken, decide_position, decide_slice, decide_span
 from payments.reconciler.stock import take_stock
 from payments.wakeup import INBOX
 
@@ -78,8 +78,7 @@ async def _take_events(around: Surroundings, part: Slice) -> Taken:
     ):
         pages += 1
         events += page.objects
-        is_least = part.until is not None and part.until - part.since <= SPAN_MIN
-        if pages == pages_max and page.has_more and not is_least:
+        if pages == pages_max and page.has_more and not part.is_least:
             return Taken(_newest(events), is_whole=False)
     around.found["events compared"] += len(events)
     wanted = [event for event in reversed(events) if str(event.get("type")).startswith(PREFIXES)]

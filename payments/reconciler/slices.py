@@ -23,6 +23,11 @@ class Slice(msgspec.Struct, frozen=True):
     until: datetime | None
     by_objects: bool
 
+    @property
+    def is_least(self) -> bool:
+        """Whether it cannot be made smaller: then all that it holds is taken."""
+        return self.until is not None and self.until - self.since <= OVERLAP + SPAN_MIN
+
 
 class Taken(msgspec.Struct, frozen=True):
     """What came of a slice: Stripe's own time of its newest event, and whether it did not hold too much."""
@@ -38,11 +43,11 @@ def decide_slice(position: datetime, now: datetime, span: timedelta, crowded_unt
     """
     since = position - OVERLAP
     kept_from = now - EVENTS_KEPT
-    if since < kept_from:
-        return Slice(since, min(since + span, kept_from), by_objects=True)
+    if position < kept_from:
+        return Slice(since, min(position + span, kept_from), by_objects=True)
     if crowded_until is not None:
-        return Slice(since, max(crowded_until, since + SPAN_MIN), by_objects=False)
-    until = since + span
+        return Slice(since, max(crowded_until, position + SPAN_MIN), by_objects=False)
+    until = position + span
     return Slice(since, until if until < now - SKEW_MAX else None, by_objects=False)
 
 

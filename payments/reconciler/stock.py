@@ -18,7 +18,7 @@ from payments.inbox.fetching import receive_fetched
 from payments.reconciler.asking import Page, each_page
 from payments.reconciler.jobs import Surroundings
 from payments.reconciler.looks import decide_stock
-from payments.reconciler.slices import SPAN_MIN, Slice, Taken
+from payments.reconciler.slices import Slice, Taken
 from payments.stripe_gateway.outcomes import Answered, Outcome
 from payments.wakeup import INBOX
 
@@ -44,13 +44,12 @@ async def take_stock(around: Surroundings, part: Slice) -> Taken:
         ),
     }
     since, until = math.floor(part.since.timestamp()), math.ceil(part.until.timestamp())
-    is_least = part.until - part.since <= SPAN_MIN
     for kind, ask in lists.items():
         pages = 0
         async for page in each_page(lambda after, ask=ask: ask(since, until, after)):  # type: ignore[misc]
             pages += 1
             await _compare(around, kind, page)
-            if pages == PAGES_MAX and page.has_more and not is_least:
+            if pages == PAGES_MAX and page.has_more and not part.is_least:
                 return Taken(None, is_whole=False)
     return Taken(None, is_whole=True)
 
