@@ -1286,7 +1286,8 @@ grant execute on function
   payments.rfc3339, payments.routing_key, payments.may_change, payments.is_operator, payments.hears_stripe,
   payments.is_dispatched, payments.last_batch,
   payments.settled_snapshot, payments.everywhere_dispatched, payments.outbox_beyond, payments.passed_at, payments.dispatched_at,
-  payments.payment_answer, payments.refund_answer, payments.refund_may_change, payments.dispute_rank, payments.event_headers, payments.queue_lengths
+  payments.payment_answer, payments.refund_answer, payments.refund_may_change, payments.dispute_rank,
+  payments.event_headers, payments.queue_lengths
 to payments_api, payments_relay, payments_worker, payments_readonly;
 grant select on payments.schema_migrations, payments.cluster to payments_api, payments_relay, payments_worker;
 grant select on payments.outbox_lag, payments.inbox_pending, payments.stuck_payments, payments.audit_imbalances
