@@ -63,6 +63,7 @@ class Story:
     capture_id: UUID | None = None
     words: list[Word] = field(default_factory=list)
     truth: dict[str, Json] = field(default_factory=dict)  # Stripe's objects as they are at the end of the story
+    before: dict[str, Json] = field(default_factory=dict)  # and as they are until our wish is made
     is_paid: bool = False  # it has SUCCEEDED when the story begins
     ends_as: str = "SUCCEEDED"
     captured: int = 1000
@@ -86,6 +87,10 @@ class Story:
             Refund(refund_id=refund_id, payment_id=self.payment_id, amount=self.refund_amount, currency="EUR")
             for refund_id in self.refunds
         ]
+
+    def shown(self, *, wished: bool) -> dict[str, Json]:
+        """What Stripe shows to whoever asks."""
+        return self.truth if wished or self.wish is None else self.truth | self.before
 
     def tell(self, kind: str, thing: Json, *, because: bool = False) -> None:
         """An event; the object is what Stripe shows from now on, its charge expanded."""
@@ -127,7 +132,7 @@ def _hold(story: Story, intent_id: str) -> Json:
     held = intent(story.payment_id, "requires_capture", **base)
     story.tell("payment_intent.amount_capturable_updated", held)
     story.answer(answered(expanded(held)))
-    story.truth[intent_id] = expanded(held)
+    story.before[intent_id] = expanded(held)
     return base
 
 
@@ -159,7 +164,7 @@ def _capture_refused(name: str, status: str, ends_as: str) -> Any:
         inside = intent(payment_id, status, **base, **ended)
         story.answer(said_no("capture_payment_intent", inside), because=True, subject=story.capture_id)
         if status == "canceled":
-            story.tell("payment_intent.canceled", inside)
+            story.tell("payment_intent.canceled", inside, because=True)
         story.truth[intent_id] = expanded(inside)
         story.ends_as, story.captured = ends_as, 0
         story.published = ["payment-authorized", *(["payment-expired"] if ends_as == "EXPIRED" else [])]
@@ -174,7 +179,7 @@ def _capture_done_by_somebody_else(payment_id: UUID, intent_id: str, ids: Iterat
     base = _hold(story, intent_id)
     done = intent(payment_id, "succeeded", **base, amount_received=700)
     story.answer(said_no("capture_payment_intent", done), because=True, subject=story.capture_id)
-    story.tell("payment_intent.succeeded", done)
+    story.tell("payment_intent.succeeded", done, because=True)
     story.truth[intent_id] = expanded(done)
     story.captured = 700
     story.published = ["payment-authorized", "payment-succeeded"]
@@ -201,6 +206,7 @@ def _voided_open(name: str, status: str) -> Any:
         there = intent(payment_id, status, id=intent_id)
         story.tell(f"payment_intent.{status}", there)
         story.answer(answered(there))
+        story.before[intent_id] = there
         gone = intent(payment_id, "canceled", id=intent_id)
         story.answer(answered(gone, "cancel_payment_intent"), because=True)
         story.tell("payment_intent.canceled", gone, because=True)
@@ -213,6 +219,7 @@ def _voided_open(name: str, status: str) -> Any:
 def _void_came_too_late(payment_id: UUID, intent_id: str, ids: Iterator[UUID]) -> Story:
     story = _start("charged before the void", payment_id, wish="void")
     story.tell("payment_intent.created", intent(payment_id, "requires_confirmation", id=intent_id))
+    story.before[intent_id] = intent(payment_id, "requires_confirmation", id=intent_id)
     taken = intent(payment_id, "succeeded", id=intent_id)
     story.tell("payment_intent.succeeded", taken, because=True)
     story.answer(answered(expanded(taken)), because=True)
@@ -255,6 +262,7 @@ def _abandoned(name: str, *, was_tried: bool, method: str | None) -> Any:
         status = "requires_action" if method else "requires_payment_method"
         asked = intent(payment_id, status, id=intent_id)
         story.answer(answered(asked))
+        story.before[intent_id] = asked
         tried: Json = {}
         if was_tried:
             tried = {"last_payment_error": INSUFFICIENT_FUNDS, "latest_charge": CHARGE}

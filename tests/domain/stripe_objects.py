@@ -55,12 +55,17 @@ def intent(payment_id: UUID | None, status: str, **fields: Any) -> Json:
         "last_payment_error": None,
         "latest_charge": None,
         "livemode": False,
-        "metadata": {"paymentId": str(payment_id)} if payment_id else {},
+        "metadata": ours(payment_id) if payment_id else {},
         "next_action": None,
         "status": status,
         **by_status.get(status, {}),
         **fields,
     }
+
+
+def ours(payment_id: UUID) -> Json:
+    """The metadata that the service gives to a PaymentIntent; here cart and order have the payment's own id."""
+    return {name: str(payment_id) for name in ("paymentId", "cartId", "orderId")}
 
 
 def event(kind: str, thing: Mapping[str, Any], **fields: Any) -> Json:

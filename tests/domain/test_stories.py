@@ -14,7 +14,7 @@ from payments.domain.signals import Signal
 from payments.domain.states import PaymentStatus
 from tests.domain.machine import Machine
 from tests.domain.stories import MAKERS, Story, Word, stories
-from tests.domain.stripe_objects import CHARGE
+from tests.domain.stripe_objects import CHARGE, Json
 
 _S = PaymentStatus
 _VOIDABLE = (_S.REQUESTED, _S.ACTION_REQUIRED, _S.PROCESSING, _S.AUTHORIZED)
@@ -58,7 +58,7 @@ def wish(story: Story, payment: Payment) -> Payment | None:
             return None
 
 
-def hear(machine: Machine, story: Story, signal: Signal) -> list[Signal]:
+def hear(machine: Machine, truth: dict[str, Json], signal: Signal) -> list[Signal]:
     """Weighs a signal, asking Stripe where it is in doubt; the signals that have to wait."""
     todo: list[Signal] = [signal]
     waiting: list[Signal] = []
@@ -68,7 +68,7 @@ def hear(machine: Machine, story: Story, signal: Signal) -> list[Signal]:
         left = machine.weigh(todo[0])
         if isinstance(left, Wait):
             waiting.append(todo[0])
-        todo[:1] = machine.fetched(left, story.truth) if left is not None and not isinstance(left, Wait) else []
+        todo[:1] = machine.fetched(left, truth) if left is not None and not isinstance(left, Wait) else []
     raise AssertionError(f"asked and asked again about {todo}")
 
 
@@ -83,9 +83,9 @@ def play(story: Story, words: list[Word], wish_at: int | None) -> Machine | None
             if after is None:
                 return None
             machine.payment, wished = after, True
-        waiting += hear(machine, story, word.signal)
+        waiting += hear(machine, story.shown(wished=wished), word.signal)
     for _ in range(ROUNDS_MAX):
-        waiting = [left for signal in waiting for left in hear(machine, story, signal)]
+        waiting = [left for signal in waiting for left in hear(machine, story.truth, signal)]
     assert not waiting
     return machine if wished else None
 
