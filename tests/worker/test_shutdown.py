@@ -38,7 +38,7 @@ def test_60_calls_that_outlast_the_grace_are_handed_back(world: World) -> None:
     call = world.call(payment_id)
     assert call is not None
     assert call["state"] == "in_flight"
-    world.start_worker(**LONG_LEASE)
+    world.start_worker(records=True, **LONG_LEASE)
     wait_until(world.settled(payment_id))
     assert len(world.sandbox.intents(payment_id)) == 1
 
@@ -47,7 +47,7 @@ def test_60_commands_that_wait_for_their_turn_are_handed_back_at_once(world: Wor
     payments = [world.request() for _ in range(5)]
     # One call a second: the others of a second's reservation wait for theirs.
     world.execute("update payments.rate_limits set next_call_at = clock_timestamp() + interval '0.9 seconds'")
-    worker = world.start_worker(**LONG_LEASE, STRIPE_CALLS_PER_S="20")
+    worker = world.start_worker(records=True, **LONG_LEASE, STRIPE_CALLS_PER_S="20")
     wait_until(lambda: leases(world) > 0)
     worker.stop()
     assert leases(world) == 0

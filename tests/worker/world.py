@@ -19,8 +19,13 @@ import httpx
 import psycopg
 import structlog
 
-from payments.commands.worker import work
+from payments.commands.worker import OPERATIONS, ROLE, work
+from payments.database.connections import open_pool
 from payments.settings import Settings
+from payments.stripe_gateway.gateway import StripeGateway
+from payments.wakeup import Listener, Notifier
+from payments.worker.gate import Gate
+from payments.worker.worker import Worker
 from tests.conftest import wait_until
 from tests.database.rows import insert_payment
 from tests.development.databases import Database
@@ -124,11 +129,25 @@ class WorkerProcess:
         assert self.process.wait(timeout=20) == 0, self._log.read_text()
 
 
+async def call_only(settings: Settings, stop: asyncio.Event) -> None:
+    """The process without its recorder."""
+    dsn = str(settings.database_url)
+    async with (
+        open_pool(dsn, ROLE, 10) as pool,
+        Notifier(dsn, ROLE) as notifier,
+        Listener(dsn, ROLE) as listener,
+        StripeGateway(settings) as gateway,
+        Gate(pool, settings.stripe_calls_per_s) as gate,
+    ):
+        await Worker(pool, gateway, notifier, listener, settings, OPERATIONS, gate).run(stop)
+
+
 class WorkerThread:
     """The same in a thread of the test, which starts at once; for tests that kill nobody."""
 
-    def __init__(self, environment: dict[str, str], log: list[Any]) -> None:
+    def __init__(self, environment: dict[str, str], log: list[Any], *, records: bool) -> None:
         self._log = log
+        self._work = work if records else call_only
         self._settings = Settings.load(environment)
         self._started = threading.Event()
         self._broke: BaseException | None = None
@@ -140,7 +159,7 @@ class WorkerThread:
         async def main() -> None:
             self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
             self._started.set()
-            await work(self._settings, self._stop)
+            await self._work(self._settings, self._stop)
 
         try:
             asyncio.run(main())
@@ -173,11 +192,11 @@ class World:
         self._log: list[Any] = []
         self._stack = contextlib.ExitStack()
 
-    def start_worker(self, **settings: str) -> WorkerThread:
-        """A worker in this process; one at a time."""
+    def start_worker(self, *, records: bool = True, **settings: str) -> WorkerThread:
+        """A worker in this process; one at a time. Unless it `records`, what Stripe said stays in the inbox."""
         if not self._log:
             self._log = self._stack.enter_context(structlog.testing.capture_logs())
-        worker = WorkerThread(self._environment(settings), self._log)
+        worker = WorkerThread(self._environment(settings), self._log, records=records)
         self._workers.append(worker)
         return worker
 
@@ -217,10 +236,15 @@ class World:
             self.send({"paymentId": str(payment_id)})
         return payment_id
 
-    def send(self, message: Any, headers: dict[str, Any] | None = None) -> None:
+    def payment(self, capture_method: str = "automatic") -> UUID:
+        """A payment as it was accepted."""
+        with self.database.connect() as conn:
+            return insert_payment(conn, capture_method=capture_method)
+
+    def send(self, message: Any, headers: dict[str, Any] | None = None, queue: str = QUEUE) -> None:
         with self.database.connect() as conn:
             conn.execute(
-                "select pgmq.send(%s, %s::jsonb, %s::jsonb)", (QUEUE, json.dumps(message), json.dumps(headers or {}))
+                "select pgmq.send(%s, %s::jsonb, %s::jsonb)", (queue, json.dumps(message), json.dumps(headers or {}))
             )
 
     def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
@@ -254,11 +278,15 @@ class World:
     def has_status(self, payment_id: UUID, status: str) -> bool:
         return self.status(payment_id) == status
 
-    def queued(self) -> int:
-        return int(self.row(f"select count(*) from pgmq.q_{QUEUE}")[0])
+    def queued(self, queue: str = QUEUE) -> int:
+        return int(self.row(f"select count(*) from pgmq.q_{queue}")[0])
 
     def dead(self) -> list[tuple[Any, ...]]:
-        return self.rows("select payment_id, error, payload from payments.dead_letters order by dead_letter_id")
+        """The dead commands; what the recorder buries is not the worker's."""
+        return self.rows(
+            "select payment_id, error, payload from payments.dead_letters where origin like 'queue:%%' "
+            "order by dead_letter_id"
+        )
 
     def settled(self, payment_id: UUID, status: str = "SUCCEEDED") -> Callable[[], bool]:
         """A condition: the payment is there, its command acknowledged."""
