@@ -15,6 +15,7 @@ from payments.api.in_flight import InFlight
 from payments.api.request_metrics import RequestMetrics
 from payments.api.server import serve
 from payments.api.services import Services
+from payments.api.turns import Turns
 from payments.api.waiting import Waiters
 from payments.database.connections import open_pool
 from payments.process import database_url
@@ -63,6 +64,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
                 waiters=waiters,
                 authenticator=Authenticator(pool),
                 in_flight=InFlight(),
+                turns=Turns(max(1, settings.api_connections_max // 2)),  # the other half is for all else
                 gauges=gauges,
                 metrics=RequestMetrics(registry),
                 registry=registry,

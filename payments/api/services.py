@@ -10,6 +10,7 @@ from payments.api.authentication import Authenticator
 from payments.api.gauges import Gauges
 from payments.api.in_flight import InFlight
 from payments.api.request_metrics import RequestMetrics
+from payments.api.turns import Turns
 from payments.api.waiting import Waiters
 from payments.database.connections import Pool
 from payments.settings import Settings
@@ -33,6 +34,7 @@ class Services(msgspec.Struct, frozen=True):
     waiters: Waiters
     authenticator: Authenticator
     in_flight: InFlight
+    turns: Turns
     gauges: Gauges
     metrics: RequestMetrics
     registry: CollectorRegistry

@@ -1,9 +1,12 @@
 """Records a wish to capture, void or refund a payment: decided from its locked row, and written, in one transaction.
 
+READ COMMITTED: each statement sees what committed before it, so what a lock was waited for is seen once it is held.
+
 Locks in this order: the Idempotency-Key (an advisory lock, so that two requests with one key follow each other), then
 the payment's row. An answer given before needs no lock on the payment.
 """
 
+import contextlib
 import time
 from typing import Any, Literal, assert_never
 from uuid import UUID
@@ -14,6 +17,7 @@ from psycopg_pool import PoolTimeout
 
 from payments.api.accept_outcomes import Failed, KeyReused, Unknown
 from payments.api.deadlines import in_time
+from payments.api.turns import Turns
 from payments.database.connections import Connection, Pool, transaction
 from payments.database.queries import load_queries
 from payments.domain.identifiers import new_id
@@ -41,6 +45,9 @@ LOCK_WAIT_MS_MIN = 1  # 0 would mean for ever
 ROUNDS_MAX = 4
 # Raised while, or instead of, telling us how a commit ended.
 UNKNOWN_SQLSTATE_CLASSES = ("08", "57P")
+# Something that only one request at a time may hold.
+Held = Literal["key", "payment", "database"]
+
 _ONE_PER_KEY = "idempotency_keys_pkey"
 
 _QUERIES = load_queries("api")
@@ -84,9 +91,9 @@ class NoPayment(msgspec.Struct, frozen=True):
 
 
 class Busy(msgspec.Struct, frozen=True):
-    """Another holds the key, or the payment, for too long; nothing was recorded."""
+    """Others hold the key, the payment or all places at the database for too long; nothing was recorded."""
 
-    what: Literal["key", "payment"]
+    what: Held
 
 
 WishOutcome = Recorded | Repeated | Refused | NoPayment | KeyReused | Busy | Failed | Unknown
@@ -99,18 +106,23 @@ class _Attempt:
 
 
 class _Waited(Exception):
-    """A lock was not to be had in time."""
+    """Something was not to be had in time."""
 
-    def __init__(self, what: Literal["key", "payment"]) -> None:
+    def __init__(self, what: Held) -> None:
         super().__init__(what)
         self.what = what
 
 
-async def record_wish(pool: Pool, request: WishRequest) -> WishOutcome:
-    """Records the wish if it can be, and says what became of it. Commits. Raises nothing that the database raised."""
+async def record_wish(pool: Pool, turns: Turns, request: WishRequest) -> WishOutcome:
+    """Records the wish if it can be, and says what became of it. Commits. Raises nothing that the database raised.
+
+    Waits at most LOCK_WAIT_S for others, and for a connection.
+    """
     attempt = _Attempt()
     try:
-        return await in_time(_record(pool, request, attempt))
+        return await in_time(_take_turn(pool, turns, request, attempt))
+    except _Waited as waited:
+        return Busy(waited.what)
     except (psycopg.Error, PoolTimeout) as error:
         sqlstate = getattr(error, "sqlstate", None)
         if attempt.is_committing and (sqlstate is None or sqlstate.startswith(UNKNOWN_SQLSTATE_CLASSES)):
@@ -118,16 +130,35 @@ async def record_wish(pool: Pool, request: WishRequest) -> WishOutcome:
         return Failed(error)
 
 
-async def _record(pool: Pool, request: WishRequest, attempt: _Attempt) -> WishOutcome:
+async def _take_turn(pool: Pool, turns: Turns, request: WishRequest, attempt: _Attempt) -> WishOutcome:
     ends_at = time.monotonic() + LOCK_WAIT_S
+    key = (request.client_id, request.idempotency_key)
+    async with contextlib.AsyncExitStack() as stack:
+        if request.idempotency_key is not None:
+            await _enter(stack, turns.turn(key, ends_at), "key")
+        await _enter(stack, turns.turn(request.payment_id, ends_at), "payment")
+        await _enter(stack, turns.slot(ends_at), "database")
+        return await _record(pool, request, attempt, ends_at)
+
+
+async def _enter(
+    stack: contextlib.AsyncExitStack, turn: contextlib.AbstractAsyncContextManager[None], what: Held
+) -> None:
+    try:
+        await stack.enter_async_context(turn)
+    except TimeoutError as error:
+        raise _Waited(what) from error
+
+
+async def _record(pool: Pool, request: WishRequest, attempt: _Attempt, ends_at: float) -> WishOutcome:
     for _ in range(ROUNDS_MAX):
         attempt.is_committing = False
         try:
             async with transaction(pool) as conn:
                 outcome = await _try(conn, request, ends_at)
                 attempt.is_committing = isinstance(outcome, Recorded)
-        except _Waited as waited:
-            return Busy(waited.what)
+        except psycopg.errors.LockNotAvailable:  # behind the payment's row: an authorize with our key, a watch
+            return Busy("payment")
         except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure):
             continue
         except psycopg.errors.UniqueViolation as error:
@@ -155,13 +186,19 @@ async def _try(conn: Connection, request: WishRequest, ends_at: float) -> WishOu
 async def _do(
     conn: Connection, request: WishRequest, payment: LockedPayment, decision: StartCapture | StartVoid | StartRefund
 ) -> Recorded:
+    asked = f"asked for by {request.client_id}"
     match decision:
         case StartCapture(amount, order_id):
-            values = {"capture_id": new_id(), "amount": amount, "order_id": order_id}
-            return await _write(conn, "capture", request, payment, values)
+            values = {
+                "capture_id": new_id(),
+                "amount": amount,
+                "order_id": order_id,
+                "why": f"{asked}: {amount} of {payment.amount_authorized} {payment.currency}",
+            }
+            return Recorded(await _write(conn, "capture", request, payment, values))
         case StartVoid(publishes):
-            outcome = await _write(conn, "void", request, payment, {"publishes": publishes})
-            return msgspec.structs.replace(outcome, publishes=publishes)
+            answer = await _write(conn, "void", request, payment, {"publishes": publishes, "why": asked})
+            return Recorded(answer, publishes=publishes)
         case StartRefund(amount):
             return await _write_refund(conn, request, payment, amount)
         case _:
@@ -227,38 +264,34 @@ def _lock_wait(ends_at: float) -> str:
 async def _write_refund(conn: Connection, request: WishRequest, payment: LockedPayment, amount: int) -> Recorded:
     assert isinstance(request.wish, RefundWish)
     refund_id = new_id()
-    allotted: Any = await (
-        await conn.execute(_QUERIES["allot_sequence"], {"payment_id": request.payment_id})
-    ).fetchone()
+    location = f"/refunds/{refund_id}"
     values = {
         "refund_id": refund_id,
         "amount": amount,
-        "currency": payment.currency,
         "reason": request.wish.reason,
-        "order_id": payment.order_id,
-        "sequence": allotted[0],
-        "location": f"/refunds/{refund_id}",
+        "location": location,
+        "why": f"asked for by {request.client_id}: refund {refund_id} of {amount} {payment.currency}",
     }
-    outcome = await _write(conn, "refund", request, payment, values)
-    return msgspec.structs.replace(outcome, location=f"/refunds/{refund_id}")
+    return Recorded(await _write(conn, "refund", request, payment, values), location)
 
 
 async def _write(
     conn: Connection, query: str, request: WishRequest, payment: LockedPayment, values: dict[str, object]
-) -> Recorded:
+) -> bytes:
+    """Carries out one of the three statements; the answer that it rendered."""
     common = {
         "payment_id": request.payment_id,
         "event_id": new_id(),
         "traceparent": request.traceparent,
         "from_status": payment.status.value,
-        "why": f"asked for by {request.client_id}",
         "client_id": request.client_id,
         "idempotency_key": request.idempotency_key,
         "fingerprint": request.fingerprint,
         "status": request.status,
     }
     row: Any = await (await conn.execute(_QUERIES[query], common | values)).fetchone()
-    return Recorded(row[0].encode())
+    answer: str = row[0]
+    return answer.encode()
 
 
 async def _keep(conn: Connection, request: WishRequest, answer: str) -> None:

@@ -1,6 +1,7 @@
 """`POST /payments/{paymentId}/capture`, `…/void`, `…/refunds`: a wish is checked, recorded, announced and answered."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import assert_never
 from uuid import UUID
 
@@ -19,7 +20,7 @@ from payments.api.request_record import record_of
 from payments.api.services import ApiRequest, Services, services_of
 from payments.api.views import PAYMENTS, REFUNDS, View
 from payments.api.wish_bodies import parse_capture, parse_refund, parse_void
-from payments.api.wish_record import Busy, NoPayment, Recorded, Repeated, WishOutcome, WishRequest, record_wish
+from payments.api.wish_record import Busy, Held, NoPayment, Recorded, Repeated, WishOutcome, WishRequest, record_wish
 from payments.database.connections import DATABASE_AWAY
 from payments.domain.wishes import RefundWish, Refused, Wish
 from payments.wakeup import OUTBOX
@@ -27,6 +28,10 @@ from payments.wakeup import OUTBOX
 IN_PROGRESS_RETRY_AFTER_S = 1
 HTTP_CREATED = 201
 HTTP_ACCEPTED = 202
+
+BUSY: Mapping[Held, str] = MappingProxyType(
+    {"key": "idempotency_in_progress", "payment": "payment_in_progress", "database": "too_many_requests"}
+)
 
 Parse = Callable[[bytes], Wish]
 
@@ -52,7 +57,7 @@ async def refund(request: ApiRequest) -> Response[bytes]:
 async def _answer(request: ApiRequest, what: str, scopes: tuple[str, ...], parse: Parse) -> Response[bytes]:
     services = services_of(request)
     asked = await _read(request, services, what, scopes, parse)
-    outcome = await record_wish(services.pool, asked)
+    outcome = await record_wish(services.pool, services.turns, asked)
     recorded = _success(outcome, asked)
     headers = {"Location": recorded.location} if recorded.location else {}
     if isinstance(recorded, Repeated):
@@ -102,7 +107,7 @@ def _success(outcome: WishOutcome, asked: WishRequest) -> Recorded | Repeated:
             raise Refusal("idempotency_key_reused", "This Idempotency-Key stands for another request.")
         case Busy(what):
             raise Refusal(
-                "idempotency_in_progress" if what == "key" else "payment_in_progress",
+                BUSY[what],
                 "Another request or signal is still being worked on; send this one again, unchanged.",
                 headers={"Retry-After": str(IN_PROGRESS_RETRY_AFTER_S)},
                 payment_id=str(asked.payment_id),

@@ -239,17 +239,17 @@ kept as (
 )
 select answer::text from changed;
 
--- name: allot_sequence
--- The number of the next event of a locked payment. A statement of its own: the refund's trigger changes the same row.
-update payments.payments set last_sequence = last_sequence + 1
-where payment_id = %(payment_id)s
-returning last_sequence;
-
 -- name: refund
--- Records a refund of a locked payment, with history, event and the answer under its key. Its trigger reserves the amount.
-with made as (
+-- Records a refund of a locked payment, with history, event and the answer under its key. A trigger reserves the amount once
+-- the statement is through.
+with numbered as (
+  update payments.payments set last_sequence = last_sequence + 1
+  where payment_id = %(payment_id)s
+  returning payment_id, order_id, currency, last_sequence
+),
+made as (
   insert into payments.refunds as r (refund_id, payment_id, amount, currency, reason)
-  values (%(refund_id)s, %(payment_id)s, %(amount)s, %(currency)s, %(reason)s)
+  select %(refund_id)s, payment_id, %(amount)s, currency, %(reason)s from numbered
   returning r.refund_id, r.payment_id, r.amount, r.currency, r.reason, r.created_at, payments.refund_answer(r) as answer
 ),
 told as (
@@ -259,15 +259,15 @@ told as (
 published as (
   insert into payments.outbox (event_id, event_type, aggregate_id, sequence, payload, headers)
   select
-    %(event_id)s, 'refund-requested', payment_id, %(sequence)s,
+    %(event_id)s, 'refund-requested', made.payment_id, last_sequence,
     jsonb_strip_nulls(jsonb_build_object(
-      'refundId', refund_id, 'paymentId', payment_id, 'orderId', %(order_id)s::uuid, 'amount', amount,
-      'currency', currency, 'reason', reason, 'requestedAt', payments.rfc3339(created_at)
+      'refundId', refund_id, 'paymentId', made.payment_id, 'orderId', order_id, 'amount', amount,
+      'currency', made.currency, 'reason', reason, 'requestedAt', payments.rfc3339(created_at)
     )),
     payments.event_headers(
-      %(event_id)s::uuid, 'refund-requested', payment_id, %(sequence)s::int, created_at, %(traceparent)s::text
+      %(event_id)s::uuid, 'refund-requested', made.payment_id, last_sequence, created_at, %(traceparent)s::text
     )
-  from made
+  from made cross join numbered
 ),
 kept as (
   insert into payments.idempotency_keys (

@@ -15,6 +15,7 @@ from payments.api.envelope import Envelope
 from payments.api.in_flight import InFlight
 from payments.api.request_metrics import RequestMetrics
 from payments.api.services import Services
+from payments.api.turns import Turns
 
 pytestmark = pytest.mark.anyio
 
@@ -40,7 +41,18 @@ def enveloped(app: Any, requests_max: int = 10) -> tuple[Envelope, InFlight]:
 def broken_services() -> Services:
     broken = cast("Any", Broken())
     registry = CollectorRegistry()
-    return Services(broken, broken, broken, broken, broken, InFlight(), broken, RequestMetrics(registry), registry)
+    return Services(
+        settings=broken,
+        pool=broken,
+        notifier=broken,
+        waiters=broken,
+        authenticator=broken,
+        in_flight=InFlight(),
+        turns=Turns(1),
+        gauges=broken,
+        metrics=RequestMetrics(registry),
+        registry=registry,
+    )
 
 
 @pytest.mark.parametrize("path", ["/payments", "/payments/x", "/health/ready", "/metrics"])

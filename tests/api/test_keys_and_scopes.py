@@ -15,7 +15,9 @@ from payments.database.connections import open_pool
 from tests.api.driving import ApiProcess, bearer, count_rows, make_key, wish
 from tests.development.databases import Database
 
-READS = ["/payments", f"/payments/{uuid.uuid4()}", f"/payments/{uuid.uuid4()}/history"]
+SOME = uuid.uuid4()
+READS = ["/payments", f"/payments/{SOME}", f"/payments/{SOME}/history", f"/payments/{SOME}/refunds", f"/refunds/{SOME}"]
+WRITES = [f"/payments/{SOME}/capture", f"/payments/{SOME}/void", f"/payments/{SOME}/refunds"]
 
 
 @pytest.mark.parametrize(
@@ -35,6 +37,7 @@ def test_without_a_valid_key_every_route_answers_401(api: ApiProcess, header: di
     before = count_rows(api.database)
     with httpx.Client(base_url=api.url, headers=header) as stranger:
         answers = [stranger.get(path) for path in READS] + [stranger.post("/payments/authorize", json=wish())]
+        answers += [stranger.post(path) for path in WRITES] + [stranger.put(f"/customers/{SOME}/payment-method")]
         # Who is asking comes before what is asked.
         answers += [stranger.get("/payments?nonsense=1"), stranger.post("/payments/authorize", content=b"{" * 99_999)]
     for answer in answers:
@@ -55,7 +58,7 @@ def test_authorize_needs_its_scope(api: ApiProcess, scope: str) -> None:
 @pytest.mark.parametrize("scope", ["payments:read", "viewer", "operator"])
 def test_reading_takes_each_of_its_scopes(api: ApiProcess, scope: str) -> None:
     with api.client(make_key(api.database, "reader", [scope])) as reader:
-        assert [reader.get(path).status_code for path in READS] == [200, 404, 404]
+        assert [reader.get(path).status_code for path in READS] == [200, 404, 404, 404, 404]
 
 
 @pytest.mark.parametrize("scope", ["payments:write", "refunds:write"])

@@ -1,12 +1,11 @@
 """Callers and databases that are slow: each wait has an end, and each end an answer that tells the truth."""
 
 import asyncio
-import socket
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,12 +13,12 @@ import httpx
 import psycopg
 import pytest
 from litestar.types import Receive, Scope, Send
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from payments.api import bodies, deadlines, protocol, server
 from payments.api.bodies import Disconnected, read_body
 from payments.api.problems import Refusal
 from payments.api.server import listen, serve
+from tests.api.cutting_proxy import cutting_proxy
 from tests.api.driving import ApiProcess, count_rows, running_api, wish
 from tests.development.databases import Database
 
@@ -27,71 +26,6 @@ INSERT = (
     "insert into payments.payments (payment_id, cart_id, order_id, amount, currency, capture_method, client_id, "
     "idempotency_key, fingerprint) values (%s, %s, %s, 500, 'EUR', 'automatic', 'shop', %s, sha256(''))"
 )
-
-
-class CuttingProxy:
-    """Stands between the API and PostgreSQL; when armed with a word, it lets the statement that holds the word be
-    carried out, and cuts the connection in place of the answer. While `flows` is cleared, PostgreSQL hears nothing."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self._target = host, port
-        self._server = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._server.getsockname()[1]
-        self.word = b""
-        self.cut = threading.Event()
-        self.flows = threading.Event()
-        self.flows.set()
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def close(self) -> None:
-        self._server.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._server.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
-        with client, socket.create_connection(self._target) as server:
-            back = threading.Thread(target=self._pump, args=(server, client), daemon=True)
-            back.start()
-            try:
-                while data := client.recv(65_536):
-                    self.flows.wait()
-                    if self.word and self.word in data:
-                        self.word = b""
-                        self._swallow(server, client, data)
-                        return
-                    server.sendall(data)
-            except OSError:
-                return
-
-    def _swallow(self, server: socket.socket, client: socket.socket, data: bytes) -> None:
-        client.shutdown(socket.SHUT_WR)
-        server.sendall(data)
-        time.sleep(0.3)
-        self.cut.set()
-
-    def _pump(self, source: socket.socket, target: socket.socket) -> None:
-        try:
-            while data := source.recv(65_536):
-                target.sendall(data)
-        except OSError:
-            return
-
-
-@contextmanager
-def cutting_proxy(database: Database) -> Iterator[tuple[CuttingProxy, str]]:
-    dsn = database.dsn("payments_api")
-    parts = conninfo_to_dict(dsn)
-    proxy = CuttingProxy(str(parts["host"]), int(str(parts["port"])))
-    try:
-        yield proxy, make_conninfo(dsn, host="127.0.0.1", port=proxy.port)
-    finally:
-        proxy.close()
 
 
 def test_a_connection_that_breaks_in_the_commit_is_503_never_201_and_a_repetition_finds_it(

@@ -5,44 +5,15 @@ import uuid
 from typing import Any
 
 import httpx
+import msgspec
 import psycopg
 import pytest
 
+from payments.api.schemas import Refund, RefundList
 from payments.outbox.events import decode
 from tests.api.driving import ApiProcess, bearer, make_key, settle, wish
 from tests.api.refusals import problem
-
-HOLD: dict[str, Any] = {"captureMethod": "manual", "amount": 1000}
-MONEY = {"amount": 1000, "currency": "EUR"}
-
-
-def payment_in(shop: httpx.Client, eye: psycopg.Connection[Any], status: str, **changes: Any) -> str:
-    """A payment of 10.00 EUR that has come to a status."""
-    manual = status in {"AUTHORIZED", "CAPTURING", "EXPIRED"}
-    body = wish(**{**MONEY, "captureMethod": "manual" if manual else "automatic", **changes})
-    payment_id: str = shop.post("/payments/authorize", json=body).json()["paymentId"]
-    for step in {"CAPTURING": ("AUTHORIZED",), "VOIDED": ("VOIDING",)}.get(status, ()):
-        settle(eye, payment_id, step)
-    if status != "REQUESTED":
-        settle(eye, payment_id, status)
-    return payment_id
-
-
-def events_of(eye: psycopg.Connection[Any], payment_id: str) -> list[tuple[str, int, dict[str, Any], dict[str, Any]]]:
-    return eye.execute(
-        "select event_type, sequence, payload, headers from payments.outbox where aggregate_id = %s order by sequence",
-        (payment_id,),
-    ).fetchall()
-
-
-def history_of(shop: httpx.Client, payment_id: str) -> list[tuple[str, str, str | None, str]]:
-    items = shop.get(f"/payments/{payment_id}/history").json()["items"]
-    return [(item["signal"], item["decision"], item["from"], item["to"]) for item in items]
-
-
-def columns_of(eye: psycopg.Connection[Any], payment_id: str, *names: str) -> tuple[Any, ...]:
-    found = eye.execute(f"select {', '.join(names)} from payments.payments where payment_id = %s", (payment_id,))
-    return found.fetchone() or ()
+from tests.api.staging import columns_of, events_of, history_of, payment_in
 
 
 def test_capture_takes_the_whole_hold_when_nothing_is_said(shop: httpx.Client, eye: psycopg.Connection[Any]) -> None:
@@ -160,3 +131,50 @@ def test_refunds_need_their_own_scope(api: ApiProcess) -> None:
         problem(refunder.post(f"{path}/capture"), 403, "scope_missing")
         problem(refunder.post(f"{path}/refunds"), 404, "payment_not_found")
     assert httpx.post(f"{api.url}{path}/refunds", headers=bearer("pay_no")).status_code == 401
+
+
+def test_refunds_are_read_as_the_page_says(shop: httpx.Client, eye: psycopg.Connection[Any]) -> None:
+    payment_id = payment_in(shop, eye, "SUCCEEDED")
+    assert shop.get(f"/payments/{payment_id}/refunds").json() == {"items": []}
+    made = [shop.post(f"/payments/{payment_id}/refunds", json={"amount": 10}).json() for _ in range(3)]
+    eye.execute(
+        "update payments.refunds set status = 'FAILED', failure_reason = 'lost_or_stolen_card', "
+        "processor_reference = 're_9' where refund_id = %s",
+        (made[1]["refundId"],),
+    )
+    answer = shop.get(f"/payments/{payment_id}/refunds")
+    found = msgspec.json.decode(answer.content, type=RefundList).items
+    assert [str(item.refund_id) for item in found] == [item["refundId"] for item in made]
+    assert [item.status for item in found] == ["REQUESTED", "FAILED", "REQUESTED"]
+    failed = shop.get(f"/refunds/{made[1]['refundId'].upper()}")
+    assert msgspec.json.decode(failed.content, type=Refund) == found[1]
+    assert (found[1].failure_reason, found[1].processor_reference) == ("lost_or_stolen_card", "re_9")
+    assert set(failed.json()) == {field.encode_name for field in msgspec.structs.fields(Refund)}
+
+
+def test_what_is_not_there_is_404(shop: httpx.Client) -> None:
+    for thing in (uuid.uuid4(), "x", "authorize"):
+        problem(shop.get(f"/refunds/{thing}"), 404, "refund_not_found")
+        problem(shop.get(f"/payments/{thing}/refunds"), 404, "payment_not_found")
+        for what in ("capture", "void", "refunds"):
+            problem(shop.post(f"/payments/{thing}/{what}"), 404, "payment_not_found")
+
+
+@pytest.mark.parametrize(
+    "path", ["/payments", "/payments/{}", "/payments/{}/history", "/payments/{}/refunds", "/schema"]
+)
+def test_head_is_answered_as_get_without_the_body(shop: httpx.Client, eye: psycopg.Connection[Any], path: str) -> None:
+    address = path.format(payment_in(shop, eye, "REQUESTED"))
+    got, headed = shop.get(address), shop.head(address)
+    assert (headed.status_code, headed.content) == (200, b"")
+    # In HTTP/1.1 a body sent all the same would be taken for the next answer.
+    assert shop.get("/health/live").json() == {"status": "live"}
+    for name in ("content-type", "content-length", "etag"):
+        assert headed.headers.get(name) == got.headers.get(name)
+
+
+def test_head_of_what_is_not_there_is_404_and_of_a_wish_405(shop: httpx.Client, api: ApiProcess) -> None:
+    assert shop.head(f"/payments/{uuid.uuid4()}").status_code == 404
+    answer = shop.head(f"/payments/{uuid.uuid4()}/void")
+    assert (answer.status_code, set(answer.headers["allow"].split(", "))) == (405, {"POST", "OPTIONS"})
+    assert '"method":"HEAD"' in api.settled_log()

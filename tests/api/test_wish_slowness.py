@@ -1,0 +1,212 @@
+"""A payment that somebody keeps locked, a deadlock, a connection that breaks: each wish is answered in time and truly."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from tests.api.cutting_proxy import CuttingProxy, cutting_proxy
+from tests.api.driving import ApiProcess, running_api, wish
+from tests.api.refusals import problem
+from tests.api.staging import columns_of, effects_of, new_key, payment_in
+from tests.development.databases import Database
+
+WISHES = {"capture": "AUTHORIZED", "void": "AUTHORIZED", "refunds": "SUCCEEDED"}
+COMMIT = b"COMMIT\0"  # the whole statement; BEGIN says READ COMMITTED
+LOCK = "select from payments.payments where payment_id = %s for update"
+LOCK_KEY = "select pg_advisory_xact_lock(hashtext('payments.idempotency_keys'), hashtext('shop ' || %s))"
+
+
+@contextmanager
+def holding(database: Database, statement: str, *values: object) -> Iterator[psycopg.Connection[Any]]:
+    """Another transaction that has run a statement and does not end."""
+    with psycopg.connect(database.admin_dsn()) as other:
+        other.execute(statement, values)
+        yield other
+        other.rollback()
+
+
+def test_a_payment_that_stays_locked_is_409_after_five_seconds_and_holds_nobody_else_up(
+    api: ApiProcess, shop: httpx.Client, eye: psycopg.Connection[Any]
+) -> None:
+    locked = {what: payment_in(shop, eye, status) for what, status in WISHES.items()}
+    free = payment_in(shop, eye, "AUTHORIZED")
+    with (
+        psycopg.connect(api.database.admin_dsn()) as other,
+        ThreadPoolExecutor(60) as threads,
+        httpx.Client(
+            base_url=api.url, headers=shop.headers, timeout=40, limits=httpx.Limits(max_connections=80)
+        ) as many,
+    ):
+        for payment_id in locked.values():
+            other.execute(LOCK, (payment_id,))
+        began = time.monotonic()
+        # Many more than the process has connections.
+        stuck = [
+            threads.submit(many.post, f"/payments/{payment_id}/{what}", headers=key)
+            for what, payment_id in locked.items()
+            for key in [{}, new_key()] * 8
+        ]
+        time.sleep(1)
+        assert shop.post("/payments/authorize", json=wish()).status_code == 201
+        assert shop.post(f"/payments/{free}/capture").status_code == 202
+        assert time.monotonic() - began < 5
+        answers = [each.result() for each in stuck]
+        assert 5 <= time.monotonic() - began < 15
+        other.rollback()
+    for answer in answers:
+        assert answer.json()["code"] in {"payment_in_progress", "idempotency_in_progress"}
+        assert problem(answer, 409, answer.json()["code"])["retryable"]
+        assert answer.headers["retry-after"] == "1"
+    assert {answer.json()["code"] for answer in answers[::2]} == {"payment_in_progress"}
+    for what, payment_id in locked.items():
+        assert effects_of(eye, payment_id) == {}
+        assert shop.post(f"/payments/{payment_id}/{what}").is_success
+
+
+def test_a_key_in_use_elsewhere_is_waited_for_and_then_409(
+    api: ApiProcess, shop: httpx.Client, eye: psycopg.Connection[Any]
+) -> None:
+    payment_id, key = payment_in(shop, eye, "SUCCEEDED"), new_key()
+    began = time.monotonic()
+    with holding(api.database, LOCK_KEY, key["Idempotency-Key"]):
+        answer = shop.post(f"/payments/{payment_id}/refunds", headers=key)
+    problem(answer, 409, "idempotency_in_progress")
+    assert time.monotonic() - began < 12
+    assert shop.post(f"/payments/{payment_id}/refunds", headers=key).status_code == 201
+
+
+def test_a_key_that_an_authorize_has_not_committed_yet_is_waited_for(
+    api: ApiProcess, shop: httpx.Client, eye: psycopg.Connection[Any]
+) -> None:
+    payment_id, key = payment_in(shop, eye, "AUTHORIZED"), new_key()
+    keep = (
+        "insert into payments.idempotency_keys (client_id, idempotency_key, fingerprint, response_status) "
+        "values ('shop', %s, sha256(''), 201)"
+    )
+    with holding(api.database, keep, key["Idempotency-Key"]):
+        problem(shop.post(f"/payments/{payment_id}/capture", headers=key), 409, "payment_in_progress")
+    with holding(api.database, keep, key["Idempotency-Key"]) as other, ThreadPoolExecutor(1) as threads:
+        asked = threads.submit(shop.post, f"/payments/{payment_id}/capture", headers=key)
+        time.sleep(0.5)
+        other.commit()
+        problem(asked.result(), 422, "idempotency_key_reused")
+    assert effects_of(eye, payment_id) == {}
+
+
+def test_a_deadlock_is_tried_again_and_nobody_hears_of_it(
+    api: ApiProcess, shop: httpx.Client, eye: psycopg.Connection[Any], eventually: Callable[..., object]
+) -> None:
+    payment_id, key = payment_in(shop, eye, "SUCCEEDED"), new_key()
+    before = deadlocks(eye)
+    with holding(api.database, LOCK, payment_id) as other, ThreadPoolExecutor(1) as threads:
+        asked = threads.submit(shop.post, f"/payments/{payment_id}/refunds", headers=key)
+        eventually(lambda: waits_for_a_lock(eye, "lock_payment"))
+        # Whose patience of a second ends first is the victim: the API, which has waited longer.
+        other.execute("set deadlock_timeout = '30s'")
+        other.execute(LOCK_KEY, (key["Idempotency-Key"],))
+        other.commit()
+        assert asked.result().status_code == 201
+    assert effects_of(eye, payment_id) == {"refund-requested": 1, "refunds": 1, "idempotency_keys": 1}
+    eventually(lambda: deadlocks(eye) > before)
+
+
+def deadlocks(eye: psycopg.Connection[Any]) -> int:
+    row = eye.execute("select deadlocks from pg_stat_database where datname = current_database()").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def waits_for_a_lock(eye: psycopg.Connection[Any], _query: str) -> bool:
+    row = eye.execute(
+        "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like '%%for no key update%%' "
+        "and datname = current_database() and pid <> pg_backend_pid()"
+    ).fetchone()
+    return row is not None and row[0] > 0
+
+
+@pytest.fixture(scope="module")
+def cut(
+    module_database: Database, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[CuttingProxy, ApiProcess]]:
+    """An API whose connections to the database can be cut, in the API's own moment of truth."""
+    log = tmp_path_factory.mktemp("cut") / "api.log"
+    with cutting_proxy(module_database) as (proxy, dsn), running_api(module_database, log, DATABASE_URL=dsn) as api:
+        yield proxy, api
+
+
+@pytest.mark.parametrize("what", WISHES)
+def test_a_connection_that_breaks_in_the_commit_is_503_and_a_repetition_finds_it(
+    cut: tuple[CuttingProxy, ApiProcess], eye: psycopg.Connection[Any], eventually: Callable[..., object], what: str
+) -> None:
+    proxy, api = cut
+    with api.client() as client:
+        payment_id, key = payment_in(client, eye, WISHES[what]), new_key()
+        proxy.word = COMMIT
+        found = problem(client.post(f"/payments/{payment_id}/{what}", headers=key), 503, "outcome_unknown")
+        assert (found["retryable"], found["paymentId"]) == (True, payment_id)
+        eventually(lambda: effects_of(eye, payment_id))
+        effects = effects_of(eye, payment_id)
+        again = client.post(f"/payments/{payment_id}/{what}", headers=key)
+        assert again.headers["idempotency-replayed"] == "true"
+        assert effects_of(eye, payment_id) == effects
+
+
+def test_a_refund_without_a_key_is_not_to_be_repeated_blindly(
+    cut: tuple[CuttingProxy, ApiProcess], eye: psycopg.Connection[Any], eventually: Callable[..., object]
+) -> None:
+    proxy, api = cut
+    with api.client() as client:
+        payment_id = payment_in(client, eye, "SUCCEEDED")
+        proxy.word = COMMIT
+        found = problem(client.post(f"/payments/{payment_id}/refunds"), 503, "refund_outcome_unknown")
+        assert found["retryable"] is False
+        eventually(lambda: len(client.get(f"/payments/{payment_id}/refunds").json()["items"]) == 1)
+
+
+@pytest.mark.parametrize("what", WISHES)
+def test_a_connection_that_breaks_before_the_commit_has_recorded_nothing(
+    cut: tuple[CuttingProxy, ApiProcess], eye: psycopg.Connection[Any], what: str
+) -> None:
+    proxy, api = cut
+    with api.client() as client:
+        payment_id = payment_in(client, eye, WISHES[what])
+        proxy.word = f"asked for by {api_client(eye)}".encode()
+        proxy.cut.clear()
+        problem(client.post(f"/payments/{payment_id}/{what}"), 503, "database_unavailable")
+        assert proxy.cut.wait(5)
+        assert effects_of(eye, payment_id) == {}
+        assert columns_of(eye, payment_id, "status") == (WISHES[what],)
+        assert client.post(f"/payments/{payment_id}/{what}").is_success
+
+
+def api_client(eye: psycopg.Connection[Any]) -> str:
+    row = eye.execute("select client_id from payments.api_keys limit 1").fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def test_a_database_that_stands_still_is_answered_for_in_time(database: Database, tmp_path: Path) -> None:
+    with (
+        cutting_proxy(database) as (proxy, dsn),
+        running_api(database, tmp_path / "api.log", DATABASE_URL=dsn) as api,
+        api.client() as client,
+        database.connect() as conn,
+    ):
+        payment_id = payment_in(client, conn, "SUCCEEDED")
+        silence = threading.Timer(25, proxy.flows.set)
+        proxy.flows.clear()
+        silence.start()
+        began = time.monotonic()
+        answer = client.post(f"/payments/{payment_id}/refunds", headers=new_key())
+        assert (answer.status_code, answer.json()["retryable"]) == (503, True)
+        assert time.monotonic() - began < 20
+        silence.cancel()
+        proxy.flows.set()
