@@ -1,0 +1,271 @@
+"""Wishes that come twice, too late, or against each other: the payment's state decides, or Stripe's truth is recorded.
+
+The recorder stands still, except where its part is the point.
+"""
+
+from typing import Any
+
+import pytest
+
+from tests.conftest import wait_until
+from tests.worker.wishes import (
+    AMOUNT,
+    CANCEL,
+    CAPTURE,
+    CREATE,
+    PART,
+    REFUND,
+    Wish,
+    attempted,
+    change,
+    request_refund,
+    wish_for,
+)
+from tests.worker.world import INTENTS, World
+
+NEW = [CAPTURE, CANCEL, REFUND]
+
+
+def the_refusal(wish: Wish) -> dict[str, Any]:
+    """What the recorder is told; nothing is dead, and no second key was tried."""
+    (answer,) = wish.answers()
+    assert (answer["outcome"], answer["subjectId"]) == ("refused", str(wish.subject_id))
+    assert wish.world.dead() == []
+    assert wish.keys() == {wish.key()}
+    return dict(answer["error"])
+
+
+def at_stripe(world: World, path: str, **form: Any) -> None:
+    assert world.sandbox.call("POST", path, data=form).status_code == 200
+
+
+@pytest.mark.parametrize("operation", NEW)
+def test_22_command_repeated_has_one_effect(world: World, operation: str) -> None:
+    wish = wish_for(world, operation)
+    wish.send()
+    world.start_worker(records=False)
+    wait_until(wish.done)
+    wish.send()
+    wait_until(wish.at_rest)
+    assert wish.effects() == wish.wanted
+    assert wish.keys() == {wish.key()}
+    assert len(wish.lines()) <= 2  # the first two may have been under way at once, the third finds the answer
+    assert len(wish.answers()) == len(wish.lines())
+
+
+@pytest.mark.parametrize("done", ["captured", "canceled"])
+@pytest.mark.parametrize("operation", [CAPTURE, CANCEL])
+def test_20_stripes_state_is_recorded_when_it_refuses(world: World, operation: str, done: str) -> None:
+    wish = wish_for(world, operation, sends=False)
+    at_stripe(world, f"{INTENTS}/{wish.intent_id}/{'capture' if done == 'captured' else 'cancel'}")
+    wish.send()
+    world.start_worker(records=False)
+    wait_until(wish.done)
+    error = the_refusal(wish)
+    assert error["code"] == "payment_intent_unexpected_state"
+    assert error["payment_intent"]["status"] == {"captured": "succeeded", "canceled": "canceled"}[done]
+
+
+def test_refund_of_what_was_refunded_already_is_recorded(world: World) -> None:
+    wish = wish_for(world, REFUND, sends=False)
+    at_stripe(world, "/v1/refunds", payment_intent=wish.intent_id)
+    wish.send()
+    world.start_worker(records=False)
+    wait_until(wish.done)
+    assert the_refusal(wish)["code"] == "charge_already_refunded"
+    assert wish.effects() == []
+
+
+def test_refund_above_what_is_left_is_recorded(world: World) -> None:
+    wish = wish_for(world, REFUND, sends=False)
+    at_stripe(world, "/v1/refunds", payment_intent=wish.intent_id, amount=AMOUNT - PART + 1)
+    wish.send()
+    world.start_worker(records=False)
+    wait_until(wish.done)
+    assert the_refusal(wish)["param"] == "amount"
+    assert wish.effects() == []
+
+
+def test_20_capture_finds_the_payment_voiding_and_asks_for_nothing(world: World) -> None:
+    wish = wish_for(world, CAPTURE, sends=False)
+    change(world, wish.payment_id, status="VOIDING")
+    wish.send()
+    world.start_worker(records=False)
+    wait_until(wish.at_rest)
+    assert wish.lines() == []
+    assert world.dead() == []
+
+
+@pytest.mark.parametrize("status", ["CAPTURING", "SUCCEEDED", "AUTHORIZED", "PROCESSING", "REQUESTED", "CONFLICTED"])
+def test_20_cancel_finds_the_payment_going_on_and_asks_for_nothing(world: World, status: str) -> None:
+    wish = wish_for(world, CANCEL, sends=False)
+    captured = AMOUNT if status == "SUCCEEDED" else 0
+    change(
+        world,
+        wish.payment_id,
+        status=status,
+        capture_id=wish.payment_id,
+        amount_to_capture=PART,
+        amount_captured=captured,
+    )
+    wish.send(cancellationReason="abandoned")
+    world.start_worker(records=False)
+    wait_until(wish.at_rest)
+    assert wish.lines() == []
+
+
+def test_23_partial_capture_releases_the_rest(world: World) -> None:
+    wish = wish_for(world, CAPTURE)
+    world.start_worker(records=False)
+    wait_until(wish.done)
+    (intent,) = wish.intents()
+    assert (intent["amount_captured"], intent["amount_released"]) == (PART, AMOUNT - PART)
+    order_id = world.row("select order_id from payments.payments where payment_id = %s", wish.payment_id)[0]
+    assert intent["metadata"]["orderId"] == str(order_id)
+
+
+def test_capture_of_an_earlier_wish_is_not_made(world: World) -> None:
+    wish = wish_for(world, CAPTURE, sends=False)
+    change(world, wish.payment_id, capture_id=wish.payment_id)
+    attempted(wish, {"payment_intent": wish.intent_id})
+    wish.send()
+    world.start_worker(records=False)
+    wait_until(wish.done)
+    assert wish.effects() == []
+    assert [call["outcome"] for call in wish.calls()] == ["settled"]
+
+
+def test_29_equal_partial_refunds_both_succeed(world: World) -> None:
+    first = wish_for(world, REFUND, sends=False)
+    refunds = [request_refund(world, first.payment_id, 150, "requested_by_customer") for _ in range(2)]
+    for refund_id in refunds:
+        world.send({"paymentId": str(first.payment_id), "refundId": str(refund_id)}, queue=first.queue)
+    world.start_worker(records=False)
+    wait_until(lambda: first.at_rest() and len(world.answers(first.payment_id)) == 2)
+    (intent,) = first.intents()
+    assert [one["amount"] for one in intent["refunds"]] == [150, 150]
+    assert {one["metadata"]["refundId"] for one in intent["refunds"]} == {str(one) for one in refunds}
+    assert {one["reason"] for one in intent["refunds"]} == {"requested_by_customer"}
+
+
+def test_refund_reason_that_stripe_does_not_know_is_metadata(world: World) -> None:
+    wish = wish_for(world, REFUND, sends=False)
+    reason = "ö" * 600
+    refund_id = request_refund(world, wish.payment_id, 100, reason)
+    world.send({"paymentId": str(wish.payment_id), "refundId": str(refund_id)}, queue=wish.queue)
+    world.start_worker(records=False)
+    wait_until(wish.at_rest)
+    (refund,) = wish.intents()[0]["refunds"]
+    assert refund["reason"] is None
+    assert refund["metadata"]["reason"] == reason[:500]
+
+
+@pytest.mark.parametrize("status", ["PENDING", "PROCESSED", "FAILED"])
+def test_refund_that_stripe_has_answered_for_is_not_made_again(world: World, status: str) -> None:
+    wish = wish_for(world, REFUND, sends=False)
+    attempted(wish, {"payment_intent": wish.intent_id, "amount": PART})
+    failed = status == "FAILED"
+    world.execute(
+        "update payments.refunds set status = %s, failure_reason = %s, processor_reference = %s",
+        status,
+        "gone" if failed else None,
+        None if failed else "re_1",
+    )
+    wish.send()
+    world.start_worker(records=False)
+    wait_until(wish.done)
+    assert wish.effects() == []
+    assert [call["outcome"] for call in wish.calls()] == ["settled"]
+
+
+def test_abandoned_payment_is_cancelled_without_being_touched(world: World) -> None:
+    wish = wish_for(world, CANCEL, sends=False)
+    (intent,) = wish.intents()
+    change(world, wish.payment_id, status="ACTION_REQUIRED", next_action='{"type": "x"}', amount_authorized=0)
+    wish.send()  # a person's wish to void would have made it VOIDING
+    wish.send(cancellationReason="abandoned")
+    world.start_worker(records=False)
+    wait_until(wish.done)
+    assert world.status(wish.payment_id) == "ACTION_REQUIRED"
+    (intent,) = wish.intents()
+    assert (intent["status"], intent["cancellation_reason"]) == ("canceled", "abandoned")
+    assert len(wish.lines()) == 1
+
+
+@pytest.mark.parametrize("status", ["FAILED", "EXPIRED", "VOIDED"])
+def test_18_ended_payment_is_cancelled_once(world: World, status: str) -> None:
+    wish = wish_for(world, CANCEL, sends=False)
+    change(
+        world,
+        wish.payment_id,
+        status=status,
+        failure_reason="CARD_DECLINED" if status == "FAILED" else None,
+        amount_authorized=0,
+    )
+    world.start_worker(records=False)
+    for _ in range(2):
+        wish.send(cancellationReason="abandoned")
+        wait_until(wish.done)
+    assert wish.effects() == wish.wanted
+    assert len(wish.lines()) == 1
+
+
+def test_cancel_that_was_refused_is_asked_for_again_under_a_new_key(world: World) -> None:
+    wish = wish_for(world, CANCEL)
+    state = {"type": "invalid_request_error", "code": "payment_intent_unexpected_state"}
+    wish.fault("status", status=400, error=state)
+    worker = world.start_worker(records=False)
+    wait_until(wish.done)
+    assert wish.effects() == []
+    wish.send()
+    wait_until(wish.effects)
+    wait_until(wish.done)
+    assert [line["idempotency_key"] for line in wish.lines()] == [wish.key(1), wish.key(2)]
+    assert [(call["generation"], call["outcome"]) for call in wish.calls()] == [(1, "refused"), (2, "answered")]
+    assert [answer["outcome"] for answer in wish.answers()] == ["refused", "answered"]
+    assert worker.logged("call.answered")
+
+
+@pytest.mark.parametrize("call", ["none", "intended", "absent"])
+def test_19_void_of_what_was_never_asked_needs_no_call(world: World, call: str) -> None:
+    payment_id = world.payment()
+    change(world, payment_id, status="VOIDING")
+    create = Wish(world, CREATE, payment_id, payment_id, None, {"paymentId": str(payment_id)})
+    if call == "intended":
+        attempted(create, {}, attempts=0, state="intended")
+    if call == "absent":
+        attempted(create, {}, state="answered", outcome="absent", answered_at="2026-11-22T12:00:00Z")
+    world.send(create.command, queue="void_requested")
+    world.start_worker(records=False)
+    wait_until(world.settled(payment_id, "VOIDED"))
+    wait_until(lambda: world.queued("void_requested") == 0)
+    assert world.sandbox.requests() == []
+    assert [one["state"] for one in create.calls()] == ([] if call == "none" else ["answered"])
+    assert world.rows("select * from payments.audit_imbalances") == []
+
+
+@pytest.mark.parametrize("state", ["in_flight", "in_doubt", "to_reconcile", "parked"])
+def test_19_void_of_what_may_exist_waits_until_it_is_known(world: World, state: str) -> None:
+    payment_id = world.payment()
+    change(world, payment_id, status="VOIDING")
+    create = Wish(world, CREATE, payment_id, payment_id, None, {"paymentId": str(payment_id)})
+    attempted(create, {}, state=state)
+    world.send(create.command, queue="void_requested")
+    world.start_worker(records=False)
+    wait_until(lambda: world.queued("void_requested") == 0)
+    assert world.status(payment_id) == "VOIDING"
+    assert world.sandbox.requests() == []
+    assert create.state() == state
+
+
+def test_19_void_while_the_authorization_is_under_way_finds_out_first(world: World) -> None:
+    wish = wish_for(world, CREATE)
+    wish.fault("slow", delay_s=0.6, when="after")
+    world.start_worker(records=False)
+    wait_until(wish.effects)
+    change(world, wish.payment_id, status="VOIDING")
+    world.send(wish.command, queue="void_requested")
+    wait_until(lambda: wish.done() and world.queued("void_requested") == 0)
+    assert world.status(wish.payment_id) == "VOIDING"  # the recorder's to go on, from the answer in the inbox
+    assert len(wish.answers()) == 1
+    assert wish.effects() == wish.wanted
