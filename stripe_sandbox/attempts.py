@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from stripe_sandbox import charges, jobs
+from stripe_sandbox import charges, disputes, jobs
 from stripe_sandbox.errors import doc_url
 from stripe_sandbox.events import emit
 from stripe_sandbox.methods import behaviour_of, own
@@ -69,9 +69,7 @@ def _succeed(call: Call, intent: Record, charge: Record, method: Record) -> None
     call.store.save(method)
     if intent.body["customer"] and intent.body["setup_future_usage"] and method.body["customer"] is None:
         own(call, method, intent.body["customer"])
-    behaviour = behaviour_of(method)
-    if behaviour.dispute is not None and charge.body["captured"]:
-        jobs.add(call, "open_dispute", charge.id, call.now + call.behaviours.dispute_delay_s)
+    disputes.expect(call, charge)
 
 
 def _ask(call: Call, intent: Record, return_url: str | None) -> None:

@@ -25,6 +25,7 @@ _EXPANDABLE = {
         "balance_transaction": "balance_transaction",
         "failure_balance_transaction": "balance_transaction",
     },
+    "radar.early_fraud_warning": {"charge": "charge", "payment_intent": "payment_intent"},
     "dispute": {"charge": "charge", "payment_intent": "payment_intent"},
     "payment_method": {"customer": "customer"},
     "balance_transaction": {"source": "charge"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stripe_sandbox import attempts, charges, objects
+from stripe_sandbox import attempts, charges, disputes, objects
 from stripe_sandbox.currencies import check_amount, check_currency
 from stripe_sandbox.errors import invalid, missing, refused
 from stripe_sandbox.events import emit
@@ -174,6 +174,7 @@ def capture(call: Call, ids: tuple[str, ...], given: Json) -> Json:
     if given.get("metadata"):
         intent.body["metadata"].update(given["metadata"])
     charges.capture(call, intent, amount)
+    disputes.expect(call, call.store.must("charge", intent.body["latest_charge"]))
     return intent.body
 
 

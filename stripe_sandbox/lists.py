@@ -45,6 +45,22 @@ def disputes(call: Call, _ids: tuple[str, ...], given: Json) -> Json:
     return _page(call, given, "dispute", "/v1/disputes", parents=parents)
 
 
+def early_fraud_warnings(call: Call, _ids: tuple[str, ...], given: Json) -> Json:
+    """``GET /v1/radar/early_fraud_warnings`` (https://docs.stripe.com/api/radar/early_fraud_warnings/list)."""
+    parents = _one(given.get("charge"))
+    if given.get("payment_intent") is not None:
+        parents = tuple(record.id for record in call.store.children("charge", given["payment_intent"]))
+    return _page(call, given, "radar.early_fraud_warning", "/v1/radar/early_fraud_warnings", parents=parents)
+
+
+def balance_transaction(call: Call, ids: tuple[str, ...], _given: Json) -> Json:
+    """``GET /v1/balance_transactions/{id}`` (https://docs.stripe.com/api/balance_transactions/retrieve)."""
+    record = call.store.find("balance_transaction", ids[0])
+    if record is None:
+        raise missing("balance transaction", ids[0], "id", status=404)
+    return record.body
+
+
 def balance_transactions(call: Call, _ids: tuple[str, ...], given: Json) -> Json:
     """``GET /v1/balance_transactions`` (https://docs.stripe.com/api/balance_transactions/list)."""
     url = "/v1/balance_transactions"

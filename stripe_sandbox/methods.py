@@ -77,6 +77,22 @@ def attach(call: Call, ids: tuple[str, ...], given: Json) -> Json:
     return method.body
 
 
+def detach(call: Call, ids: tuple[str, ...], _given: Json) -> Json:
+    """``POST /v1/payment_methods/{id}/detach``: never to be used again (https://docs.stripe.com/api/payment_methods/detach)."""
+    method = call.store.find("payment_method", ids[0])
+    if method is None:
+        raise missing("PaymentMethod", ids[0], "payment_method", status=404)
+    owner = method.body["customer"]
+    if owner is None:
+        text = "The payment method you provided is not attached to a customer so detachment is impossible."
+        raise refused(text, param="payment_method")
+    method.body["customer"] = None
+    method.inner["used"] = True
+    call.store.adopt(method, "")
+    emit(call, "payment_method.detached", method, {"customer": owner})
+    return method.body
+
+
 def own(call: Call, method: Record, customer: str) -> None:
     """Attach the method to a customer and say so."""
     method.body["customer"] = customer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stripe_sandbox import charge_objects, jobs, ledger
+from stripe_sandbox import charge_objects, fraud_warnings, jobs, ledger
 from stripe_sandbox.currencies import shown
 from stripe_sandbox.errors import invalid, missing, refused
 from stripe_sandbox.events import emit
@@ -39,6 +39,7 @@ def create(call: Call, _ids: tuple[str, ...], given: Json) -> Json:
     ledger.enter(call, "refund", charge.body, amount, record.id)
     emit(call, "refund.created", record)
     emit(call, "charge.refunded", charge)
+    fraud_warnings.look_again(call, charge)
     if how != "succeeded":
         kind = "finish_refund" if how == "pending" else "fail_refund"
         jobs.add(call, kind, record.id, call.now + call.behaviours.refund_delay_s)
@@ -124,7 +125,7 @@ def finish(call: Call, refund_id: str) -> None:
     refund.body["status"] = "succeeded"
     refund.body.pop("pending_reason", None)
     call.store.save(refund)
-    _announce(call, refund, {"status": "pending"})
+    _announce(call, refund, {"pending_reason": "processing", "status": "pending"})
 
 
 def fail(call: Call, refund_id: str) -> None:
@@ -158,7 +159,7 @@ def _take_back(call: Call, refund: Record, status: str, reason: str) -> None:
     charge.body["refunded"] = False
     call.store.save(charge)
     ledger.enter(call, "refund_failed", charge.body, refund.body["amount"], refund.id)
-    _announce(call, refund, {"status": before})
+    _announce(call, refund, {"failure_balance_transaction": None, "failure_reason": None, "status": before})
 
 
 def _announce(call: Call, refund: Record, previous: Json) -> None:

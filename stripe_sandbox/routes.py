@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from stripe_sandbox import charges, disputes, intents, lists, methods, refunds
+from stripe_sandbox import charges, disputes, fraud_warnings, intents, lists, methods, refunds
 from stripe_sandbox.call import Call
 from stripe_sandbox.errors import Json, StripeError
 from stripe_sandbox.params import EXPAND, PAGE, Param, Spec
@@ -103,6 +103,7 @@ _CUSTOMER: Spec = {
     "invoice_settings": Param("hash"),
 }
 _OF_PAYMENT: Spec = {**PAGE, "charge": Param(), "payment_intent": Param()}
+_EVIDENCE: Spec = {**EXPAND, **_METADATA, "evidence": Param("hash"), "submit": Param("bool")}
 _EVENTS: Spec = {**PAGE, "type": Param(), "types": Param("list"), "delivery_success": Param("bool")}
 
 _TABLE: tuple[tuple[str, str, Spec, Handler], ...] = (
@@ -121,10 +122,14 @@ _TABLE: tuple[tuple[str, str, Spec, Handler], ...] = (
     ("POST", "/v1/refunds/{}/cancel", EXPAND, refunds.cancel),
     ("GET", "/v1/disputes", _OF_PAYMENT, lists.disputes),
     ("GET", "/v1/disputes/{}", EXPAND, disputes.retrieve),
+    ("POST", "/v1/disputes/{}", _EVIDENCE, disputes.update),
     ("POST", "/v1/disputes/{}/close", EXPAND, disputes.close_by_api),
+    ("GET", "/v1/radar/early_fraud_warnings", _OF_PAYMENT, lists.early_fraud_warnings),
+    ("GET", "/v1/radar/early_fraud_warnings/{}", EXPAND, fraud_warnings.retrieve),
     ("GET", "/v1/events", _EVENTS, lists.all_events),
     ("GET", "/v1/events/{}", EXPAND, lists.event),
     ("GET", "/v1/balance_transactions", {**PAGE, "source": Param(), "type": Param()}, lists.balance_transactions),
+    ("GET", "/v1/balance_transactions/{}", EXPAND, lists.balance_transaction),
     ("POST", "/v1/customers", {**_CUSTOMER, "payment_method": Param()}, methods.create_customer),
     ("GET", "/v1/customers/{}", EXPAND, methods.retrieve_customer),
     ("POST", "/v1/customers/{}", _CUSTOMER, methods.update_customer),
@@ -132,6 +137,7 @@ _TABLE: tuple[tuple[str, str, Spec, Handler], ...] = (
     ("GET", "/v1/payment_methods", {**PAGE, "type": Param(), "customer": Param(required=True)}, lists.payment_methods),
     ("GET", "/v1/payment_methods/{}", EXPAND, methods.retrieve_method),
     ("POST", "/v1/payment_methods/{}/attach", {**EXPAND, "customer": Param(required=True)}, methods.attach),
+    ("POST", "/v1/payment_methods/{}/detach", EXPAND, methods.detach),
 )
 
 ROUTES = tuple(

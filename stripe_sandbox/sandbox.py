@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from stripe_sandbox import attempts, charges, disputes, idempotency, intents, jobs, refunds
+from stripe_sandbox import attempts, charges, disputes, fraud_warnings, idempotency, intents, jobs, refunds
 from stripe_sandbox.behaviours import Behaviours
 from stripe_sandbox.call import Call
 from stripe_sandbox.clock import Clock
@@ -28,6 +28,9 @@ HANDLERS: dict[str, Callable[[Call, str], None]] = {
     "finish_refund": refunds.finish,
     "fail_refund": refunds.fail,
     "open_dispute": disputes.open_dispute,
+    "win_dispute": lambda call, target: disputes.decide(call, target, "won"),
+    "lose_dispute": lambda call, target: disputes.decide(call, target, "lost"),
+    "warn_of_fraud": fraud_warnings.warn,
 }
 
 

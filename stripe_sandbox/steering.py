@@ -181,14 +181,23 @@ def open_dispute(request: Steering) -> Reply:
 
 
 def close_dispute(request: Steering) -> Reply:
-    """``POST /_sandbox/disputes/{id}`` ``{outcome: "won" | "lost"}``; the id of the dispute or of its charge."""
+    """``POST /_sandbox/disputes/{id}`` ``{outcome}``; the id of the dispute or of its charge.
+
+    won, lost; under_review (evidence was sent); escalated (an inquiry becomes a chargeback).
+    """
     store, call, identifier = request.sandbox.store, request.sandbox.call(), request.ids[0]
-    if request.given["outcome"] not in ("won", "lost"):
-        raise ValueError("outcome must be won or lost")
+    outcome = request.given["outcome"]
+    if outcome not in ("won", "lost", "under_review", "escalated"):
+        raise ValueError("outcome must be won, lost, under_review or escalated")
     with store.transaction():
         found = store.children("dispute", identifier)
         dispute = found[-1] if found else disputes.load(call, identifier)
-        disputes.close(call, dispute, request.given["outcome"])
+        if outcome == "under_review":
+            disputes.review(call, dispute)
+        elif outcome == "escalated":
+            disputes.escalate(call, dispute)
+        else:
+            disputes.close(call, dispute, outcome)
     request.sandbox.wake()
     return 200, dispute.body
 

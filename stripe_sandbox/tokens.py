@@ -34,6 +34,8 @@ class Behaviour:
     # https://docs.stripe.com/testing#disputes: the reason of the dispute it opens.
     dispute: str | None = None
     inquiry: bool = False
+    # https://docs.stripe.com/testing#disputes: the issuer warns of fraud before anybody disputes.
+    fraud_warning: bool = False
     # https://docs.stripe.com/payments/paymentintents/lifecycle, processing: None, "succeeds", "fails", "stays".
     processing: str | None = None
 
@@ -102,6 +104,7 @@ TOKENS: dict[str, Behaviour] = {
     # https://docs.stripe.com/testing#disputes
     "pm_card_createDispute": replace(_VISA, dispute="fraudulent", last4="0259"),
     "pm_card_createDisputeProductNotReceived": replace(_VISA, dispute="product_not_received", last4="2685"),
+    "pm_card_createIssuerFraudRecord": replace(_VISA, fraud_warning=True, last4="5423"),
     "pm_card_createDisputeInquiry": replace(_VISA, dispute="fraudulent", inquiry=True, last4="1976"),
     # https://docs.stripe.com/payments/ach-direct-debit/accept-a-payment#test-your-integration
     "pm_usBankAccount_success": _BANK,

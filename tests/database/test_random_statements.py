@@ -98,7 +98,8 @@ def event(random: Random) -> str:
     sequence = random.choice(["last_sequence", "last_sequence", "last_sequence + 1", "9"])
     return f"""
         insert into payments.outbox (event_id, event_type, aggregate_id, sequence, payload, headers)
-        select gen_random_uuid(), '{random.choice(EVENTS)}', payment_id, {sequence}, '{{}}', '{{}}' from payments.payments
+        select gen_random_uuid(), '{random.choice(EVENTS)}', payment_id, {sequence}, '{{}}', '{{}}'
+        from payments.payments
         where payment_id = %(payment_id)s
         """
 
