@@ -97,7 +97,7 @@ def review(call: Call, dispute: Record) -> None:
 
 
 def escalate(call: Call, dispute: Record) -> None:
-    """An inquiry becomes a chargeback (https://docs.stripe.com/disputes/how-disputes-work#inquiries): the money goes."""
+    """The money goes after all (https://docs.stripe.com/disputes/how-disputes-work#inquiries)."""
     before = dispute.body["status"]
     if before not in OPEN or not before.startswith("warning"):
         raise refused("Only an open inquiry can be escalated.", param="dispute")
