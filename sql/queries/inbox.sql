@@ -61,10 +61,11 @@ set processed_at = clock_timestamp(), outcome = 'superseded', payment_id = coale
 where inbox_id = any(%(inbox_ids)s) and processed_at is null;
 
 -- name: reconsider
--- The rows' PaymentIntent was asked for: they are weighed again soon, after what came of that. Each time counts.
+-- The rows' PaymentIntent was asked for: they are weighed again soon, after what came of that. Each time counts, and doubles
+-- the pause.
 update payments.inbox
 set payment_id = coalesce(payment_id, %(payment_id)s), attempts = attempts + 1,
-  next_attempt_at = clock_timestamp() + make_interval(secs => %(pause_s)s)
+  next_attempt_at = clock_timestamp() + make_interval(secs => %(pause_s)s * 2 ^ attempts)
 where inbox_id = any(%(inbox_ids)s) and processed_at is null;
 
 -- name: disown

@@ -1,0 +1,97 @@
+"""Payments that a restored backup lost are found again in Stripe's metadata; what is somebody else's is left alone."""
+
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from payments.domain.identifiers import new_id
+from payments.inbox.verdicts import OWNER_LOOKS_MAX
+from tests.domain.stories import expanded
+from tests.domain.stripe_objects import INTENT, dispute, event, intent, refund
+from tests.inbox.conftest import Desk
+
+pytestmark = pytest.mark.anyio
+
+CUSTOMER = uuid4()
+
+
+def lost(desk: Desk, status: str = "succeeded", **fields: Any) -> tuple[UUID, dict[str, Any]]:
+    """A PaymentIntent of a payment that is not in our books."""
+    payment_id, cart_id, order_id = new_id(), uuid4(), uuid4()
+    metadata = {"paymentId": str(payment_id), "cartId": str(cart_id), "orderId": str(order_id)}
+    metadata["customerId"] = str(CUSTOMER)
+    thing = intent(payment_id, status, metadata=metadata, **fields)
+    desk.truth.intents[thing["id"]] = expanded(thing)
+    return payment_id, thing
+
+
+@pytest.mark.every_postgres
+async def test_lost_payment_is_adopted_from_its_metadata_and_then_weighed(desk: Desk) -> None:
+    payment_id, thing = lost(desk)
+    for _ in range(2):
+        desk.webhook(event("payment_intent.succeeded", thing))
+    await desk.settle()
+    assert desk.status(payment_id) == "SUCCEEDED"
+    row = desk.one(
+        "select cart_id::text, order_id::text, customer_id, amount, currency, capture_method, client_id"
+        " from payments.payments"
+    )
+    metadata = thing["metadata"]
+    assert row == (metadata["cartId"], metadata["orderId"], CUSTOMER, 1000, "EUR", "automatic", "adopted")
+    assert desk.events(payment_id) == ["payment-requested", "payment-succeeded"]
+    call = desk.one("select operation, state, outcome, subject_id from payments.stripe_requests")
+    assert call == ("create_payment_intent", "answered", "adopted", payment_id)
+    first = desk.history(payment_id)[0]
+    assert (first[2], first[3], first[4]) == (None, "REQUESTED", "applied")
+    assert sorted(desk.outcomes()) == ["applied", "ignored", "ignored"]
+    assert desk.sql("select * from payments.audit_imbalances where imbalance not like 'nobody%%'") == []
+
+
+@pytest.mark.parametrize("kind", ["refund.created", "charge.dispute.created"])
+async def test_refund_or_dispute_of_a_lost_payment_brings_it_back_first(desk: Desk, kind: str) -> None:
+    payment_id, _ = lost(desk)
+    make = refund(INTENT, 400, "succeeded") if kind.startswith("refund") else dispute(INTENT, "needs_response")
+    desk.truth.refunds[make["id"]] = make
+    desk.webhook(event(kind, make))
+    await desk.settle()
+    assert desk.status(payment_id) == "SUCCEEDED"
+    told = "refund-processed" if kind.startswith("refund") else "dispute-opened"
+    assert desk.events(payment_id) == ["payment-requested", "payment-succeeded", told]
+
+
+@pytest.mark.parametrize("metadata", [{}, {"paymentId": "order-7"}, {"paymentId": str(uuid4())}])
+async def test_what_another_user_of_the_account_does_is_counted_and_ignored(
+    desk: Desk, metadata: dict[str, str]
+) -> None:
+    theirs = intent(None, "succeeded", metadata=metadata)
+    desk.truth.intents[INTENT] = theirs
+    desk.webhook(event("payment_intent.succeeded", theirs))
+    desk.webhook(event("refund.created", refund(INTENT, 400, "succeeded")))
+    desk.webhook(event("charge.dispute.created", dispute(INTENT, "lost")))
+    await desk.settle()
+    assert set(desk.outcomes()) == {"foreign"}
+    assert desk.sql("select from payments.payments") == []
+
+
+async def test_refund_of_a_payment_intent_that_stripe_does_not_know_is_foreign(desk: Desk) -> None:
+    desk.webhook(event("refund.created", refund("pi_gone", 400, "succeeded")))
+    await desk.settle()
+    assert desk.outcomes() == ["foreign"]
+
+
+async def test_lost_payment_whose_cart_has_another_goes_to_an_operator(desk: Desk) -> None:
+    payment_id, thing = lost(desk)
+    other = desk.payment()
+    desk.sql("alter table payments.payments disable trigger guard_payment")
+    desk.sql("update payments.payments set cart_id = %s where payment_id = %s", thing["metadata"]["cartId"], other)
+    desk.sql("alter table payments.payments enable trigger guard_payment")
+    desk.webhook(event("payment_intent.succeeded", thing))
+    desk.webhook(event("refund.created", refund(INTENT, 400, "succeeded")))
+    await desk.settle()
+    assert desk.status(other) == "REQUESTED"
+    errors = [row[0] for row in desk.sql("select error from payments.dead_letters order by died_at")]
+    assert errors
+    assert all("lost" in error or "could not be adopted" in error for error in errors)
+    assert len(desk.truth.asked) <= 2 * OWNER_LOOKS_MAX, "one look at a time for each row"
+    assert payment_id not in [row[0] for row in desk.sql("select payment_id from payments.payments")]
