@@ -27,7 +27,8 @@ def test_the_page_draws_every_way_of_a_refund_and_what_it_publishes() -> None:
 def test_sql_knows_the_same_ways_of_a_refund(database: Database) -> None:
     with database.connect() as conn:
         found = conn.execute(
-            "select a, b from unnest(%(all)s::text[]) a, unnest(%(all)s::text[]) b where payments.refund_may_change(a, b)",
+            "select a, b from unnest(%(all)s::text[]) a, unnest(%(all)s::text[]) b"
+            " where payments.refund_may_change(a, b)",
             {"all": [status.value for status in RefundStatus]},
         ).fetchall()
     assert sorted(found) == sorted((old.value, new.value) for old, ways in REFUND_TRANSITIONS.items() for new in ways)
