@@ -49,6 +49,15 @@ def test_16_browser_has_to_act(world: World) -> None:
     world.agree()
 
 
+def test_16_voided_while_the_browser_has_to_act(world: World) -> None:
+    payment = world.authorize(paymentMethod=None).json()
+    answer = world.act(payment["paymentId"], "void")
+    assert (answer.status_code, answer.json()["nextAction"]) == (202, None)
+    world.until(payment["paymentId"], "VOIDED")
+    assert world.stripe.confirm(payment["nextAction"]["clientSecret"]).status_code == 400
+    world.agree()
+
+
 def test_17_processing_for_days(world: World) -> None:
     world.stripe.behave(processing_delay_s=5 * DAY_S)
     bank = {"currency": "USD", "wait_s": None}
@@ -196,6 +205,24 @@ def test_21_captured_in_the_dashboard_and_then_voided(world: World) -> None:
     assert world.act(payment_id, "void").status_code == 202
     world.until(payment_id, "SUCCEEDED")
     wait_until(lambda: [one for one in world.refunds(payment_id) if one["status"] == "PROCESSED"])
+    world.agree()
+
+
+def test_21_order_cancelled_while_the_bank_takes_days(world: World) -> None:
+    world.stripe.behave(processing_delay_s=5 * DAY_S)
+    try:
+        asked = world.authorize(wait_s=None, paymentMethod="pm_usBankAccount_success", currency="USD").json()
+        payment_id = asked["paymentId"]
+        world.until(payment_id, "PROCESSING")
+        assert world.act(payment_id, "void", Prefer="wait=0").status_code == 202
+        # Stripe refuses to cancel what the bank is working on.
+        wait_until(lambda: world.call(payment_id, "cancel_payment_intent").get("state") == "answered")
+        world.stripe.advance(6 * DAY_S)
+    finally:
+        world.stripe.behave(processing_delay_s=3)
+    world.until(payment_id, "SUCCEEDED")
+    (refund,) = wait_until(lambda: [one for one in world.refunds(payment_id) if one["status"] == "PROCESSED"])
+    assert (refund["reason"], refund["amount"]) == ("compensation", AMOUNT)
     world.agree()
 
 

@@ -7,12 +7,17 @@ from uuid import uuid4
 import pytest
 
 from tests.conftest import wait_until
-from tests.scenarios.stripe import REFUND
+from tests.scenarios.stripe import CANCEL, CAPTURE, REFUND
 from tests.scenarios.world import AMOUNT, World
 from tests.system.running import System, payments_up
 
 DAY_S = 86_400
 PATIENCE_S = 6.0  # how long a customer may take here, and how long a hold may stand that no order claims
+
+# What was asked yesterday, by our clock as well as by Stripe's.
+DAY_LATER = """update payments.stripe_requests set created_at = created_at - interval '25 hours',
+    first_attempt_at = first_attempt_at - interval '25 hours',
+    last_attempt_at = last_attempt_at - interval '25 hours' where payment_id = %s and state <> 'answered'"""
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +50,42 @@ def test_07_error_500_is_kept_by_stripe(world: World, executed: bool, webhooks: 
 
 
 @pytest.mark.parametrize("executed", [True, False], ids=["it took effect", "it did not"])
+@pytest.mark.parametrize(
+    ("path", "wish", "status"), [(CAPTURE, "capture", "SUCCEEDED"), (CANCEL, "void", "VOIDED"), (REFUND, "refunds", "")]
+)
+def test_07_error_500_on_what_follows(world: World, path: str, wish: str, status: str, executed: bool) -> None:  # noqa: FBT001
+    world.stripe.webhooks(mode="drop")
+    cart = str(uuid4())
+    payment_id = (world.paid if wish == "refunds" else world.held)(cartId=cart)["paymentId"]
+    fault = world.stripe.fault("status", cart, path, status=500, executed=executed)
+    answer = world.act(payment_id, wish)
+    assert answer.is_success
+    if wish == "refunds":
+        world.refund_until(answer.json()["refundId"], "PROCESSED")
+    else:
+        world.until(payment_id, status)
+    assert world.stripe.fired(fault) == 1
+    world.agree()
+
+
+@pytest.mark.parametrize("executed", [True, False], ids=["it took effect", "it did not"])
+def test_09_refund_after_a_day(world: World, executed: bool) -> None:  # noqa: FBT001
+    world.stripe.webhooks(mode="drop")
+    cart = str(uuid4())
+    world.stripe.advance(-26 * 3_600)
+    payment_id = world.paid(cartId=cart)["paymentId"]
+    world.stripe.advance(3_600)
+    away = world.stripe.fault("after_executing" if executed else "before_executing", cart, REFUND, times=None)
+    refund_id = world.act(payment_id, "refunds", {"amount": 700}, Prefer="wait=0").json()["refundId"]
+    world.in_doubt(payment_id, "create_refund")
+    world.execute(DAY_LATER, payment_id)
+    world.stripe.advance(25 * 3_600)
+    world.stripe.withdraw(away)
+    world.refund_until(refund_id, "PROCESSED")
+    world.agree()
+
+
+@pytest.mark.parametrize("executed", [True, False], ids=["it took effect", "it did not"])
 def test_09_first_retry_after_a_day(world: World, executed: bool) -> None:  # noqa: FBT001
     world.stripe.webhooks(mode="drop")
     cart = str(uuid4())
@@ -52,10 +93,7 @@ def test_09_first_retry_after_a_day(world: World, executed: bool) -> None:  # no
     world.stripe.advance(-25 * 3_600)
     payment_id = world.accepted(cartId=cart)["paymentId"]
     world.in_doubt(payment_id)
-    day_later = """update payments.stripe_requests set created_at = created_at - interval '25 hours',
-        first_attempt_at = first_attempt_at - interval '25 hours',
-        last_attempt_at = last_attempt_at - interval '25 hours' where payment_id = %s"""
-    world.execute(day_later, payment_id)
+    world.execute(DAY_LATER, payment_id)
     world.stripe.advance(25 * 3_600)  # Stripe has forgotten the key
     world.stripe.withdraw(away)
     world.until(payment_id, "SUCCEEDED")

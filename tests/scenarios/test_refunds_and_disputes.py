@@ -185,6 +185,25 @@ def test_33_refund_in_the_dashboard(world: World) -> None:
     world.agree()
 
 
+def test_33_refund_in_the_dashboard_beside_ours(world: World) -> None:
+    payment_id = world.paid()["paymentId"]
+    intent = world.stripe.intent(payment_id)
+    workers = [world.freeze_at_rest(worker) for worker in ("worker", "worker.2")]
+    try:
+        answer = world.act(payment_id, "refunds", {"amount": 1500}, Prefer="wait=0")
+        assert (answer.status_code, answer.json()["status"]) == (201, "REQUESTED")
+        made = world.stripe.refund_in_dashboard(intent["id"], 1200)
+    finally:
+        for pid in workers:
+            world.thaw(pid)
+    # Stripe has not enough left for ours; theirs stands.
+    assert world.refund_until(answer.json()["refundId"], "FAILED")["failureReason"]
+    (theirs,) = wait_until(lambda: [one for one in world.refunds(payment_id) if one["external"]])
+    assert theirs["processorReference"] == made["id"]
+    world.refund_until(theirs["refundId"], "PROCESSED")
+    world.agree()
+
+
 @pytest.mark.parametrize("outcome", ["won", "lost"])
 def test_34_dispute(world: World, outcome: str) -> None:
     payment_id = world.paid()["paymentId"]

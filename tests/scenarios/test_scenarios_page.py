@@ -1,0 +1,31 @@
+"""docs/scenarios.md names every scenario test, and only tests that exist."""
+
+import ast
+import re
+from collections import Counter
+from pathlib import Path
+
+HERE = Path(__file__).parent
+PAGE = (HERE.parents[1] / "docs" / "scenarios.md").read_text()
+ROW = re.compile(r"^\| (\d+) \|.*\| (`[^|]+`) \|$", re.MULTILINE)
+LINES = range(1, 52)
+
+
+def scenario_tests() -> set[str]:
+    """Every test named after a line, as the page writes it."""
+    return {
+        f"{path.name}::{node.name}"
+        for path in HERE.glob("test_*.py")
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.FunctionDef) and re.match(r"test_\d\d_", node.name)
+    }
+
+
+def test_page_names_each_test_once_in_its_own_line() -> None:
+    named = [(int(line), test) for line, tests in ROW.findall(PAGE) for test in re.findall(r"`([^`]+)`", tests)]
+    assert Counter(test for _, test in named) == Counter(scenario_tests())
+    assert [test for line, test in named if f"::test_{line:02}_" not in test] == []
+
+
+def test_page_has_every_line_in_order() -> None:
+    assert [int(line) for line, _ in ROW.findall(PAGE)] == list(LINES)
