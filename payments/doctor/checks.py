@@ -13,6 +13,7 @@ from payments.doctor.findings import (
     judge_lanes,
     judge_oldest_transaction,
     judge_payments,
+    judge_reconciliation,
     judge_roles,
     judge_server,
 )
@@ -40,6 +41,7 @@ def _examine(conn: psycopg.Connection[Any]) -> list[Finding]:
     if found.level is not Level.OK:
         return findings
     findings += judge_lanes(_all(conn, _QUERIES["behind"])) + judge_inbox(*_one(conn, _QUERIES["inbox"]))
+    findings += judge_reconciliation(*_one(conn, _QUERIES["reconciliation"]))
     findings += judge_payments(
         _all(conn, _QUERIES["stuck"]),
         _one(conn, _QUERIES["parked"])[0],

@@ -95,6 +95,39 @@ def judge_inbox(old: int, failing: int) -> list[Finding]:
     return findings or [Finding(Level.OK, "inbox", "nothing waits")]
 
 
+def judge_reconciliation(overdue: int, doubtful: int, events_unseen_s: int | None) -> list[Finding]:
+    """The reconciler looks when it means to."""
+    findings = []
+    if overdue:
+        findings.append(
+            Finding(
+                Level.FAULT,
+                "reconciler",
+                f"{overdue} payments should have been looked at five minutes ago",
+                "Is a worker running, and does Stripe answer it? `payments reconcile` looks at once.",
+            )
+        )
+    if doubtful:
+        findings.append(
+            Finding(
+                Level.FAULT,
+                "reconciler",
+                f"{doubtful} calls in doubt for a quarter of an hour",
+                "Is a worker running? `payments reconcile` looks for them at Stripe at once.",
+            )
+        )
+    if events_unseen_s is not None:
+        findings.append(
+            Finding(
+                Level.WARNING,
+                "reconciler",
+                f"Stripe's events were last compared {events_unseen_s // 60} minutes ago",
+                "Is a worker running, and does Stripe answer it? It catches up by itself.",
+            )
+        )
+    return findings or [Finding(Level.OK, "reconciler", "nothing is overdue")]
+
+
 def judge_payments(stuck: list[Row], parked: int, dead: int, imbalances: list[Row]) -> list[Finding]:
     """Nothing is stuck, parked, dead or out of balance."""
     findings = [
@@ -109,13 +142,13 @@ def judge_payments(stuck: list[Row], parked: int, dead: int, imbalances: list[Ro
                 Level.FAULT,
                 "stripe",
                 f"{parked} calls are parked",
-                "See payments.stripe_requests where state = 'parked'.",
+                "`payments dead-letters list` has their commands, to try again or to discard.",
             )
         )
     if dead:
         findings.append(
             Finding(
-                Level.FAULT, "dead letters", f"{dead} unsettled", "See payments.dead_letters where resolved_at is null."
+                Level.FAULT, "dead letters", f"{dead} unsettled", "`payments dead-letters list`, then retry or discard."
             )
         )
     findings += [

@@ -36,10 +36,9 @@ from payments.reconciler.verdicts import (
 from payments.stripe_gateway.outcomes import Answered
 from payments.wakeup import INBOX, QUEUE
 
-# One part of the job: few enough to end well within the turn.
+# One part of the job: few enough that what is newer comes soon.
 CALLS_MAX = 200
 AT_ONCE_MAX = 8
-LEASE_S = 300.0
 # All refunds of one PaymentIntent: a thousand. More, and nothing is proved: an operator must look.
 REFUND_PAGES_MAX = 10
 
@@ -267,4 +266,10 @@ async def reconcile_calls(around: Surroundings) -> bool:
     return False
 
 
-CALLS = Job("calls", reconcile_calls, lambda settings: min(1.0, settings.reconcile_after_s), LEASE_S, has_doubtful)
+CALLS = Job(
+    "calls",
+    reconcile_calls,
+    lambda settings: min(1.0, settings.reconcile_after_s),
+    takes_turns=True,
+    has_work=has_doubtful,
+)

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+import psycopg
 import structlog
 
 from payments.database.connections import transaction
@@ -26,7 +27,6 @@ PAGES_OF_THE_PRESENT_MAX = 200
 # One part of the job: a few seconds, or some minutes after an outage of days.
 SLICES_MAX = 20
 ROWS_MAX = 100
-LEASE_S = 600.0
 # What the recorder weighs; whoever else listens to the account's events has nothing to do with payments.
 PREFIXES = ("payment_intent.", "refund.", "charge.dispute.")
 
@@ -93,6 +93,18 @@ def _newest(events: list[dict[str, Any]]) -> datetime | None:
 
 
 async def _put(around: Surroundings, events: list[dict[str, Any]]) -> None:
+    try:
+        await _put_all(around, events)
+    except psycopg.DataError:
+        if len(events) > 1:
+            for event in events:  # one that nobody can store must not hold up the others
+                await _put(around, [event])
+            return
+        # A webhook that nobody can store is refused as well; what it tells of has its watch.
+        log.exception("event.unstorable", event_id=events[0]["id"])
+
+
+async def _put_all(around: Surroundings, events: list[dict[str, Any]]) -> None:
     async with transaction(around.pool) as conn:
         ids = {"event_ids": [event["id"] for event in events]}
         rows: list[Any] = await (await conn.execute(_QUERIES["known_events"], ids)).fetchall()
@@ -112,4 +124,4 @@ def _owner(event: dict[str, Any]) -> UUID | None:
     return payment_id_of(data.get("object")) if isinstance(data, dict) else None
 
 
-EVENTS = Job("events", backfill_events, lambda settings: settings.events_backfill_s, LEASE_S)
+EVENTS = Job("events", backfill_events, lambda settings: settings.events_backfill_s, takes_turns=True)

@@ -1,10 +1,15 @@
 """What the reconciler's jobs share: their surroundings, their turns, and what they tell of their work."""
 
+import asyncio
+import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
+
+import psycopg
+from psycopg_pool import PoolTimeout
 
 from payments.database.connections import Connection, Pool
 from payments.database.queries import load_queries
@@ -13,6 +18,9 @@ from payments.settings import Settings
 
 # Whoever keeps a payment locked longer is not waited for: there is another time.
 LOCK_WAIT_MS = 250
+# A turn is free again so long after its process died; while that lives, it renews the turn.
+TURN_S = 15.0
+RENEW_S = 5.0
 
 _QUERIES = load_queries("reconciler")
 
@@ -41,30 +49,56 @@ class Job:
     """One thing to do again and again.
 
     `run` does a bounded part of it and says whether more waits; it raises StripeAway, and what the database raises.
-    `every_s` is the pause between two parts when nothing waits. With `lease_s` one process of all is at it at a time,
-    and for so long when it dies; without, the job shares out its rows itself. `has_work` is asked before: it is cheap.
+    `every_s` is the pause between two parts when nothing waits. With `takes_turns` one process of all is at it at a
+    time; else the job shares out its rows itself. `has_work` is asked before: it is cheap.
     """
 
     name: str
-    run: Callable[[Surroundings], Awaitable[bool]]
+    run: Callable[[Surroundings], Coroutine[Any, Any, bool]]
     every_s: Callable[[Settings], float]
-    lease_s: float | None
-    has_work: Callable[[Surroundings], Awaitable[bool]] | None = None
+    takes_turns: bool
+    has_work: Callable[[Surroundings], Coroutine[Any, Any, bool]] | None = None
 
 
-async def take_turn(around: Surroundings, job: Job) -> datetime | None:
-    """The end of the turn that is ours now; None when there is none."""
-    values = {"job": f"turn/{job.name}", "lease_s": job.lease_s, "at_once": around.at_once}
+@dataclass
+class Turn:
+    """A job's turn that is ours until `end`, by the database's clock."""
+
+    job: str
+    end: datetime
+
+
+async def take_turn(around: Surroundings, job: Job) -> Turn | None:
+    """A turn of TURN_S; None when its time has not come, or another process has it."""
+    name = f"turn/{job.name}"
+    end = await _ask_for_end(around, "take_turn", {"job": name, "turn_s": TURN_S, "at_once": around.at_once})
+    return Turn(name, end) if end is not None else None
+
+
+async def keep_turn(around: Surroundings, turn: Turn) -> None:
+    """Renews a turn, and returns once it is lost: to another process, or to a database that was away for too long."""
+    ours_until = time.monotonic() + TURN_S
+    while time.monotonic() < ours_until:
+        await asyncio.sleep(RENEW_S)
+        asked = time.monotonic()
+        try:
+            end = await _ask_for_end(around, "renew_turn", {"job": turn.job, "end": turn.end, "turn_s": TURN_S})
+        except (psycopg.Error, PoolTimeout):
+            continue
+        if end is None:
+            return
+        turn.end, ours_until = end, asked + TURN_S
+
+
+async def end_turn(around: Surroundings, turn: Turn, pause_s: float) -> None:
+    """Lets the next turn begin after a pause; nothing when the turn was lost."""
+    await _ask_for_end(around, "renew_turn", {"job": turn.job, "end": turn.end, "turn_s": pause_s})
+
+
+async def _ask_for_end(around: Surroundings, query: str, values: dict[str, Any]) -> datetime | None:
     async with around.pool.connection() as conn:
-        row: Any = await (await conn.execute(_QUERIES["take_turn"], values)).fetchone()
+        row: Any = await (await conn.execute(_QUERIES[query], values)).fetchone()
     return row[0] if row else None
-
-
-async def end_turn(around: Surroundings, job: Job, taken: datetime, pause_s: float) -> None:
-    """Lets the next turn begin after a pause."""
-    values = {"job": f"turn/{job.name}", "taken": taken, "pause_s": pause_s}
-    async with around.pool.connection() as conn:
-        await conn.execute(_QUERIES["end_turn"], values)
 
 
 async def read_progress(conn: Connection, *jobs: str) -> tuple[dict[str, datetime], datetime]:

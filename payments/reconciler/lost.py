@@ -21,7 +21,6 @@ LOOKED_AT_MAX = 500
 # Found in one go: few enough for one transaction that locks their payments.
 ROWS_MAX = 50
 EVERY_S = 60.0
-LEASE_S = 120.0
 
 _QUERIES = load_queries("reconciler")
 _FINDERS = {
@@ -62,4 +61,4 @@ async def _send(around: Surroundings, operation: Operation) -> int:
     return len(rows)
 
 
-LOST = Job("lost commands", send_lost_commands, lambda _: EVERY_S, LEASE_S)
+LOST = Job("lost commands", send_lost_commands, lambda _: EVERY_S, takes_turns=True)

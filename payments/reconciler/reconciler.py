@@ -16,7 +16,7 @@ from psycopg_pool import PoolTimeout
 from payments.reconciler.asking import StripeAway
 from payments.reconciler.calls import CALLS
 from payments.reconciler.events import EVENTS
-from payments.reconciler.jobs import Job, Surroundings, end_turn, take_turn
+from payments.reconciler.jobs import Job, Surroundings, Turn, end_turn, keep_turn, take_turn
 from payments.reconciler.lost import LOST
 from payments.reconciler.sweep import SWEEP
 from payments.reconciler.watching import WATCHES
@@ -94,20 +94,35 @@ class Reconciler:
         return self._away_s
 
     async def _run_part(self, job: Job) -> bool:
-        if job.lease_s is None:
+        if not job.takes_turns:
             return await job.run(self._around)
         if job.has_work is not None and not await job.has_work(self._around):
             return False
-        taken = await take_turn(self._around, job)
-        if taken is None:
+        turn = await take_turn(self._around, job)
+        if turn is None:
             return False
         pause_s = TURN_PAUSE_S
         try:
-            has_more = await job.run(self._around)
+            has_more = await self._work(job, turn)
             pause_s = 0.0 if has_more else job.every_s(self._around.settings)
         finally:
-            await asyncio.shield(end_turn(self._around, job, taken, pause_s))
+            await asyncio.shield(end_turn(self._around, turn, pause_s))
         return has_more
+
+    async def _work(self, job: Job, turn: Turn) -> bool:
+        """One part, given up when the turn is lost: what is not committed was not done."""
+        working = asyncio.create_task(job.run(self._around))
+        keeping = asyncio.create_task(keep_turn(self._around, turn))
+        try:
+            await asyncio.wait({working, keeping}, return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                return working.result()
+            log.warning("reconciler.turn_lost", job=job.name)
+            return False
+        finally:
+            for task in (working, keeping):
+                task.cancel()
+            await asyncio.gather(working, keeping, return_exceptions=True)
 
     async def run_once(self) -> None:
         """Every job to its end, whatever its turn; raises StripeAway and what the database raises."""

@@ -24,7 +24,6 @@ SKEW_MAX = timedelta(minutes=10)
 FUTURE = timedelta(days=365)
 # One part of the job: five thousand PaymentIntents, some fifteen seconds.
 PAGES_MAX = 50
-LEASE_S = 300.0
 
 BEGAN, BOTTOM, POSITION = "sweep/began", "sweep/bottom", "sweep/position"
 
@@ -133,4 +132,6 @@ async def _settle_found(around: Surroundings, case: Case, intents: list[dict[str
     )
 
 
-SWEEP = Job("sweep", sweep, lambda settings: min(1.0, settings.reconcile_after_s), LEASE_S, has_doubtful)
+SWEEP = Job(
+    "sweep", sweep, lambda settings: min(1.0, settings.reconcile_after_s), takes_turns=True, has_work=has_doubtful
+)

@@ -262,4 +262,4 @@ def _fence(claim: _Claimed) -> dict[str, object]:
     return {"payment_id": claim.watched.payment_id, "claimed": claim.until}
 
 
-WATCHES = Job("watches", look_at_watches, lambda settings: min(1.0, settings.reconcile_after_s), lease_s=None)
+WATCHES = Job("watches", look_at_watches, lambda settings: min(1.0, settings.reconcile_after_s), takes_turns=False)

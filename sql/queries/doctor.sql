@@ -27,8 +27,25 @@ from payments.inbox_pending;
 select status, count(*) from payments.stuck_payments group by status order by status;
 
 -- name: parked
--- Calls to Stripe that need an operator.
-select count(*) from payments.stripe_requests where state = 'parked';
+-- Calls to Stripe that need an operator, and of whose dead letter none has said that nothing has to be done.
+select count(*) from payments.stripe_requests c
+where c.state = 'parked' and not exists (
+  select from payments.dead_letters d
+  where d.payment_id = c.payment_id and d.resolution like 'discarded:%' and d.resolved_at >= coalesce(c.last_attempt_at, c.created_at)
+);
+
+-- name: reconciliation
+-- What the reconciler should have looked at minutes ago: watches, doubtful calls; and for how long it has not compared events.
+select
+  (select count(*) from payments.watches where next_look_at < clock_timestamp() - interval '5 minutes'),
+  (
+    select count(*) from payments.stripe_requests
+    where state = 'to_reconcile' and coalesce(last_attempt_at, created_at) < clock_timestamp() - interval '15 minutes'
+  ),
+  (
+    select extract(epoch from clock_timestamp() - updated_at)::int from payments.reconciler_progress
+    where job = 'events' and updated_at < clock_timestamp() - interval '15 minutes'
+  );
 
 -- name: dead_letters
 -- Commands and inbox rows that were given up and not settled since.

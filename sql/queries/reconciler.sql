@@ -5,18 +5,19 @@ select
   clock_timestamp();
 
 -- name: take_turn
--- A job's turn, for one process of all and for so long; nothing when its time has not come, or another has it.
+-- A job's turn, for one process of all; nothing when its time has not come, or another has it.
 insert into payments.reconciler_progress as p (job, position)
-values (%(job)s, clock_timestamp() + make_interval(secs => %(lease_s)s::float8))
+values (%(job)s, clock_timestamp() + make_interval(secs => %(turn_s)s::float8))
 on conflict (job) do update set position = excluded.position, updated_at = clock_timestamp()
 where p.position <= clock_timestamp() or %(at_once)s::boolean
 returning position;
 
--- name: end_turn
--- The turn is over; the next one begins after a pause. Nothing when it ran out, and another has it.
+-- name: renew_turn
+-- The turn ends, or the next one begins, so long from now. Nothing when it was lost, and another has it.
 update payments.reconciler_progress
-set position = clock_timestamp() + make_interval(secs => %(pause_s)s::float8), updated_at = clock_timestamp()
-where job = %(job)s and position = %(taken)s::timestamptz;
+set position = clock_timestamp() + make_interval(secs => %(turn_s)s::float8), updated_at = clock_timestamp()
+where job = %(job)s and position = %(end)s::timestamptz
+returning position;
 
 -- name: begin_progress
 -- The first step of a job; nothing when another process has made it.

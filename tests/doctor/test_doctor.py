@@ -1,5 +1,7 @@
 """`payments doctor` on healthy and on broken databases."""
 
+from uuid import uuid4
+
 import pytest
 
 from payments.doctor.checks import examine
@@ -56,6 +58,7 @@ def test_every_kind_of_trouble_shows(database: Database) -> None:
         conn.execute("select payments.dispatch('payment_requested', 10)")
         conn.execute("select pgmq.purge_queue('payment_requested')")
         late = insert_payment(conn)
+        conn.execute("alter table payments.outbox disable trigger user")
         conn.execute(
             "update payments.outbox set occurred_at = now() - interval '2 minutes' where aggregate_id = %s", (late,)
         )
@@ -67,9 +70,38 @@ def test_every_kind_of_trouble_shows(database: Database) -> None:
             "insert into payments.dead_letters (origin, message_id, payload, attempts, error) "
             "values ('inbox', '1', '{}', 5, 'x')"
         )
+        conn.execute("insert into payments.watches values (%s, 1, now() - interval '6 minutes')", (late,))
+        for number, state in enumerate(("to_reconcile", "parked")):
+            conn.execute(
+                "insert into payments.stripe_requests"
+                " (payment_id, subject_id, operation, idempotency_key, parameters, state, created_at)"
+                " values (%s, %s, 'create_payment_intent', %s, '{}', %s, now() - interval '16 minutes')",
+                (late, uuid4(), str(number), state),
+            )
     assert faults(database) == [
         "outbox: payment_requested waits for 1 events, for 120 s",
         "inbox: 1 messages older than a minute",
+        "reconciler: 1 payments should have been looked at five minutes ago",
+        "reconciler: 1 calls in doubt for a quarter of an hour",
+        "stripe: 1 calls are parked",
         "dead letters: 1 unsettled",
         f"balance: {lost}: nobody is working on it",
     ]
+
+
+def test_a_parked_call_that_was_discarded_is_no_trouble_any_more(database: Database) -> None:
+    with database.connect() as conn:
+        payment_id = insert_payment(conn)
+        conn.execute(
+            "insert into payments.stripe_requests"
+            " (payment_id, subject_id, operation, idempotency_key, parameters, state)"
+            " values (%s, %s, 'create_payment_intent', 'x', '{}', 'parked')",
+            (payment_id, payment_id),
+        )
+        assert "stripe: 1 calls are parked" in faults(database)
+        conn.execute(
+            "insert into payments.dead_letters (origin, message_id, payment_id, payload, attempts, error, resolved_at,"
+            " resolution) values ('queue:payment_requested', 'x', %s, '{}', 1, 'x', now(), 'discarded: known')",
+            (payment_id,),
+        )
+    assert faults(database) == []

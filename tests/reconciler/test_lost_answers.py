@@ -11,7 +11,7 @@ from tests.conftest import wait_until
 from tests.worker.world import World
 
 # Nothing but the calls' own reconciliation may help: the list of events is asked for once, at the start.
-QUICK = {"PAYMENTS_RECONCILE_AFTER_S": "0.3", "PAYMENTS_EVENTS_BACKFILL_S": "86400"}
+QUICK: dict[str, Any] = {"PAYMENTS_RECONCILE_AFTER_S": "0.3", "PAYMENTS_EVENTS_BACKFILL_S": "86400"}
 CREATE = "create_payment_intent"
 OLD = "interval '24 hours'"
 
@@ -150,8 +150,9 @@ def hold(world: World, **settings: str) -> tuple[UUID, str]:
 
 def doubtful_call(world: World, payment_id: UUID, subject_id: UUID, operation: str, parameters: dict[str, Any]) -> None:
     world.execute(
-        "insert into payments.stripe_requests (payment_id, subject_id, operation, idempotency_key, parameters, attempts,"
-        " state, first_attempt_at, last_attempt_at) values (%s, %s, %s, %s, %s::json, 1, 'to_reconcile',"
+        "insert into payments.stripe_requests"
+        " (payment_id, subject_id, operation, idempotency_key, parameters, attempts, state,"
+        " first_attempt_at, last_attempt_at) values (%s, %s, %s, %s, %s::json, 1, 'to_reconcile',"
         f" now() - {OLD}, now() - {OLD})",
         payment_id,
         subject_id,

@@ -1,0 +1,174 @@
+"""A wish that stands and that nobody works on is sent again; one that somebody works on never is."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from payments.database.connections import open_pool
+from payments.reconciler.jobs import Surroundings
+from payments.reconciler.lost import send_lost_commands
+from payments.settings import Settings
+from tests.database.rows import insert_event, insert_payment
+from tests.development.databases import Database
+
+pytestmark = pytest.mark.anyio
+ROLE = "payments_worker"
+QUEUES = ("payment_requested", "capture_requested", "void_requested", "refund_requested")
+
+
+class Notices:
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, str]] = []
+
+    def notify(self, channel: str, payload: str = "") -> None:
+        self.sent.append((channel, payload))
+
+
+class Table:
+    """A database without a worker: what the job sends stays where it is sent to."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.conn = database.connect()
+        self.notices = Notices()
+
+    def payment(self, status: str = "REQUESTED", **columns: Any) -> UUID:
+        payment_id = insert_payment(self.conn, capture_method=columns.pop("capture_method", "automatic"))
+        self.change(payment_id, status=status, updated_at="-infinity", **columns)
+        return payment_id
+
+    def change(self, payment_id: UUID, **columns: Any) -> None:
+        self.conn.execute("alter table payments.payments disable trigger user")
+        changes = ", ".join(f"{column} = %({column})s" for column in columns)
+        self.conn.execute(
+            f"update payments.payments set {changes} where payment_id = %(id)s", {"id": payment_id, **columns}
+        )
+        self.conn.execute("alter table payments.payments enable trigger user")
+
+    def dispatch_and_lose(self) -> None:
+        for queue in QUEUES:
+            self.conn.execute("select payments.dispatch(%s, 100)", (queue,))
+            self.conn.execute(f"delete from pgmq.q_{queue}")
+
+    def messages(self, queue: str) -> list[Any]:
+        rows = self.conn.execute(f"select message, headers from pgmq.q_{queue} order by msg_id").fetchall()
+        return [(message, headers) for message, headers in rows]
+
+    def call(self, payment_id: UUID, subject_id: UUID, operation: str, state: str, outcome: str | None = None) -> None:
+        self.conn.execute(
+            "insert into payments.stripe_requests"
+            " (payment_id, subject_id, operation, idempotency_key, parameters, state, outcome, answered_at)"
+            " values (%s, %s, %s, %s, '{}', %s, %s, case when %s = 'answered' then now() end)",
+            (payment_id, subject_id, operation, f"{subject_id}/{operation}/1", state, outcome, state),
+        )
+
+    async def run(self) -> dict[str, int]:
+        async with open_pool(self.database.dsn(ROLE), ROLE, 2) as pool:
+            around = Surroundings(pool, None, self.notices, Settings.load({}))  # type: ignore[arg-type]  # asks nobody
+            await send_lost_commands(around)
+            return dict(around.found)
+
+
+@pytest.fixture
+def table(database: Database) -> Iterator[Table]:
+    table = Table(database)
+    yield table
+    table.conn.close()
+
+
+async def test_lost_request_is_sent_again_once(table: Table) -> None:
+    payment_id = table.payment()
+    table.dispatch_and_lose()
+    assert await table.run() == {"lost commands sent again": 1}
+    ((message, headers),) = table.messages("payment_requested")
+    assert message["paymentId"] == str(payment_id)
+    assert set(message) >= {"orderId", "amount", "currency", "requestedAt"}
+    assert (headers["ce-type"], headers["x-pgmq-group"]) == ("payment-requested", str(payment_id))
+    assert table.notices.sent == [("payments_queue", "payment_requested")]
+    assert await table.run() == {}, "now it is in its queue"
+
+
+@pytest.mark.parametrize("state", ["intended", "in_flight", "in_doubt"])
+async def test_lost_request_of_a_call_under_way_is_sent_again(table: Table, state: str) -> None:
+    payment_id = table.payment()
+    table.call(payment_id, payment_id, "create_payment_intent", state)
+    table.dispatch_and_lose()
+    assert await table.run() == {"lost commands sent again": 1}
+
+
+@pytest.mark.parametrize(
+    "why",
+    ["young", "not dispatched", "queued", "inbox", "dead letter", "to_reconcile", "parked", "answered", "settled"],
+)
+async def test_request_that_somebody_works_on_is_left_alone(table: Table, why: str) -> None:
+    payment_id = table.payment()
+    if why != "not dispatched":
+        table.dispatch_and_lose()
+    match why:
+        case "young":
+            table.change(payment_id, updated_at="now()")
+        case "queued":
+            table.conn.execute(
+                "select pgmq.send('payment_requested', %s::jsonb)", (json.dumps({"paymentId": str(payment_id)}),)
+            )
+        case "inbox":
+            table.conn.execute(
+                "insert into payments.inbox (source, message_id, message_type, payment_id, payload)"
+                " values ('stripe-api', 'x', 'x', %s, '{}')",
+                (payment_id,),
+            )
+        case "dead letter":
+            table.conn.execute(
+                "insert into payments.dead_letters (origin, message_id, payment_id, payload, attempts, error)"
+                " values ('queue:payment_requested', 'x', %s, '{}', 1, 'x')",
+                (payment_id,),
+            )
+        case "to_reconcile" | "parked":
+            table.call(payment_id, payment_id, "create_payment_intent", why)
+        case "answered":
+            table.call(payment_id, payment_id, "create_payment_intent", "answered", "answered")
+        case "settled":
+            table.change(payment_id, status="FAILED", failure_reason="CARD_DECLINED")
+        case _:
+            pass
+    before = len(table.messages("payment_requested"))
+    assert await table.run() == {}
+    assert len(table.messages("payment_requested")) == before
+
+
+async def test_lost_capture_cancel_and_refund_are_sent_again(table: Table) -> None:
+    capture_id, refund_id = uuid4(), uuid4()
+    held = {"amount_authorized": 1000, "processor_payment_intent": "pi_1", "capture_method": "manual"}
+    capturing = table.payment("CAPTURING", **held, capture_id=capture_id, amount_to_capture=600)
+    voiding = table.payment("VOIDING", **{**held, "processor_payment_intent": "pi_2"})
+    unasked = table.payment("VOIDING")
+    paid = table.payment("SUCCEEDED", amount_authorized=1000, amount_captured=1000, processor_payment_intent="pi_3")
+    table.conn.execute(
+        "insert into payments.refunds (refund_id, payment_id, amount, currency, updated_at)"
+        " values (%s, %s, 300, 'EUR', '-infinity')",
+        (refund_id, paid),
+    )
+    insert_event(table.conn, capturing, "capture-requested", 2)
+    insert_event(table.conn, paid, "refund-requested", 2)
+    table.dispatch_and_lose()
+    assert await table.run() == {"lost commands sent again": 4}
+    (((capture, _),), ((cancel, _),), ((refund, _),), ((create, _),)) = (
+        table.messages(queue)
+        for queue in ("capture_requested", "void_requested", "refund_requested", "payment_requested")
+    )
+    assert (capture["captureId"], capture["amount"]) == (str(capture_id), 600)
+    assert (cancel["paymentId"], cancel["cancellationReason"]) == (str(voiding), "requested_by_customer")
+    assert (refund["refundId"], refund["amount"]) == (str(refund_id), 300)
+    assert create["paymentId"] == str(unasked), "nothing was asked of Stripe: the worker voids it without a call"
+    assert await table.run() == {}
+
+
+async def test_request_whose_answer_went_by_gets_a_watch(table: Table) -> None:
+    payment_id = table.payment(processor_payment_intent="pi_1")
+    table.call(payment_id, payment_id, "create_payment_intent", "answered", "answered")
+    table.dispatch_and_lose()
+    assert await table.run() == {}
+    assert table.conn.execute("select payment_id from payments.watches").fetchall() == [(payment_id,)]

@@ -1,0 +1,206 @@
+"""Scenarios 16, 17, 24, 25 and 45: no webhook ever comes, and every payment ends all the same."""
+
+import json
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from tests.conftest import wait_until
+from tests.worker.world import World
+
+# Nothing but the watches may help: the list of events is asked for once, at the start.
+QUICK: dict[str, Any] = {"PAYMENTS_RECONCILE_AFTER_S": "0.3", "PAYMENTS_EVENTS_BACKFILL_S": "86400"}
+A_SECOND = "0.0003"  # in hours
+
+
+def events(world: World, payment_id: UUID) -> list[str]:
+    rows = world.rows("select event_type from payments.outbox where aggregate_id = %s order by sequence", payment_id)
+    return [row[0] for row in rows]
+
+
+def has_no_watch(world: World) -> bool:
+    return world.rows("select from payments.watches") == []
+
+
+def browser_payment(world: World, token: str | None = "pm_card_authenticationRequired") -> tuple[UUID, str]:
+    payment_id = world.request(payment_method=token)
+    wait_until(world.settled(payment_id, "ACTION_REQUIRED"))
+    (intent,) = world.sandbox.intents(payment_id)
+    return payment_id, intent["id"]
+
+
+@pytest.mark.parametrize("outcome", ["succeed", "fail"])
+def test_16_customer_authenticates_and_the_webhook_is_lost(world: World, outcome: str) -> None:
+    world.start_worker(**QUICK)
+    payment_id, intent_id = browser_payment(world)
+    world.sandbox.steer("POST", "browser/authenticate", payment_intent=intent_id, outcome=outcome)
+    if outcome == "succeed":
+        wait_until(world.settled(payment_id))
+        wait_until(lambda: has_no_watch(world))
+        return
+    waits_for = "select next_action ->> 'type' from payments.payments where payment_id = %s"
+    wait_until(lambda: world.row(waits_for, payment_id) == ("requires_payment_method",))
+    assert world.status(payment_id) == "ACTION_REQUIRED"
+
+
+def test_16_nobody_comes_back_and_the_time_limit_cancels(world: World) -> None:
+    world.start_worker(**QUICK, PAYMENTS_ACTION_REQUIRED_HOURS=A_SECOND)
+    payment_id, _ = browser_payment(world)
+    wait_until(world.settled(payment_id, "FAILED"))
+    (intent,) = world.sandbox.intents(payment_id)
+    assert (intent["status"], intent["cancellation_reason"]) == ("canceled", "abandoned")
+    reason, code = world.row("select failure_reason, failure_decline_code from payments.payments")
+    assert (reason, code) == ("PROCESSING_ERROR", "abandoned")
+    assert events(world, payment_id) == ["payment-requested", "payment-action-required", "payment-failed"]
+    wait_until(lambda: has_no_watch(world))
+
+
+def test_16_time_limit_never_beats_a_customer_who_has_paid(world: World) -> None:
+    """Paid, unheard of, and the limit is over: the look finds the money before anything is cancelled."""
+    worker = world.start_worker(**QUICK)
+    payment_id, intent_id = browser_payment(world)
+    worker.stop()
+    world.sandbox.steer("POST", "browser/authenticate", payment_intent=intent_id, outcome="succeed")
+    world.start_worker(**QUICK, PAYMENTS_ACTION_REQUIRED_HOURS="0.0001")
+    wait_until(world.settled(payment_id))
+    assert world.row("select count(*) from payments.stripe_requests where operation like 'cancel%%'") == (0,)
+
+
+def test_17_processing_stays_until_the_bank_has_spoken(world: World) -> None:
+    world.sandbox.steer("POST", "behaviours", processing_delay_s=86_400)
+    payment_id = world.request(payment_method="pm_usBankAccount_success", currency="USD")
+    world.start_worker(**QUICK)
+    wait_until(world.settled(payment_id, "PROCESSING"))
+    wait_until(lambda: world.row("select looks >= 2 from payments.watches") == (True,))
+    assert world.status(payment_id) == "PROCESSING"
+    world.sandbox.steer("POST", "clock", advance_s=86_401)
+    wait_until(world.settled(payment_id))
+    world.sandbox.steer("POST", "behaviours", processing_delay_s=3)
+
+
+def hold(world: World, **columns: Any) -> tuple[UUID, str]:
+    payment_id = world.request(capture_method="manual", **columns)
+    wait_until(world.settled(payment_id, "AUTHORIZED"))
+    (intent,) = world.sandbox.intents(payment_id)
+    return payment_id, intent["id"]
+
+
+def test_24_hold_that_lapses_is_noticed_at_capture_before(world: World) -> None:
+    worker = world.start_worker(**QUICK)
+    payment_id, _ = hold(world)
+    wait_until(lambda: world.row("select looks >= 1 from payments.watches") == (True,))
+    worker.stop()
+    until_lapse = world.row(
+        "select next_look_at <= capture_before + interval '31 seconds', capture_before > now() + interval '6 days'"
+        " from payments.watches join payments.payments using (payment_id)"
+    )
+    assert until_lapse == (True, True)
+    # As it will be then: Stripe has let the hold go a moment ago, and the next look is due.
+    world.sandbox.steer("POST", "clock", advance_s=8 * 86_400)
+    world.execute("alter table payments.payments disable trigger user")
+    world.execute("update payments.payments set capture_before = now() - interval '31 seconds'")
+    world.execute("alter table payments.payments enable trigger user")
+    world.execute("update payments.watches set next_look_at = now(), looks = 20")
+    world.start_worker(**QUICK)
+    wait_until(world.settled(payment_id, "EXPIRED"))
+    assert events(world, payment_id)[-1] == "payment-expired"
+
+
+def test_25_orphan_hold_is_voided_after_its_time_limit(world: World) -> None:
+    world.start_worker(**QUICK, PAYMENTS_ORPHAN_HOLD_HOURS=A_SECOND)
+    claimed, _ = hold(world, order_id=uuid4())
+    orphan, _ = hold(world)
+    wait_until(world.settled(orphan, "VOIDING"))
+    # The relay, which no test here runs, sends what was published.
+    (payload,) = world.row("select payload from payments.outbox where event_type = 'void-requested'")
+    world.execute("select pgmq.send('void_requested', %s::jsonb)", json.dumps(payload))
+    wait_until(world.settled(orphan, "VOIDED"))
+    assert events(world, orphan)[-2:] == ["void-requested", "payment-voided"]
+    why = "select why from payments.payment_history where payment_id = %s and to_status = 'VOIDING'"
+    assert world.row(why, orphan) == ("no order has claimed the hold in time",)
+    assert world.status(claimed) == "AUTHORIZED"
+    (intent,) = world.sandbox.intents(claimed)
+    assert intent["status"] == "requires_capture"
+
+
+def test_failed_payment_leaves_no_payment_intent_open(world: World) -> None:
+    """Also when the recorder's own cancel got lost."""
+    payment_id = world.request(payment_method="pm_card_chargeDeclined")
+    worker = world.start_worker(**QUICK | {"PAYMENTS_RECONCILE_AFTER_S": "3600"})
+    wait_until(world.settled(payment_id, "FAILED"))
+    worker.stop()
+    (intent,) = world.sandbox.intents(payment_id)
+    world.execute("delete from pgmq.q_void_requested")
+    world.execute("delete from payments.stripe_requests where operation = 'cancel_payment_intent'")
+    if intent["status"] == "canceled":
+        pytest.skip("the cancel was quicker than the test")
+    world.start_worker(**QUICK)
+    wait_until(lambda: world.sandbox.intents(payment_id)[0]["status"] == "canceled")
+    wait_until(lambda: has_no_watch(world))
+    assert world.status(payment_id) == "FAILED"
+
+
+def test_money_after_the_end_goes_back_though_nobody_told(world: World) -> None:
+    payment_id = world.request(capture_method="manual")
+    world.start_worker(**QUICK)
+    wait_until(world.settled(payment_id, "AUTHORIZED"))
+    # What should never be: our books say FAILED, Stripe holds the money.
+    world.execute("alter table payments.payments disable trigger guard_payment")
+    world.execute(
+        "update payments.payments set status = 'FAILED', failure_reason = 'PROCESSING_ERROR', amount_authorized = 0"
+    )
+    world.execute("alter table payments.payments enable trigger guard_payment")
+    wait_until(lambda: world.sandbox.intents(payment_id)[0]["status"] == "canceled")
+    wait_until(lambda: has_no_watch(world))
+    assert world.status(payment_id) == "FAILED"
+
+
+def test_pending_refund_is_asked_for_until_it_ends(world: World) -> None:
+    world.sandbox.steer("POST", "behaviours", refund_delay_s=86_400)
+    payment_id = world.request(payment_method="pm_card_pendingRefund")
+    world.start_worker(**QUICK)
+    wait_until(world.settled(payment_id))
+    refund_id = uuid4()
+    world.execute(
+        "insert into payments.refunds (refund_id, payment_id, amount, currency) values (%s, %s, 300, 'EUR')",
+        refund_id,
+        payment_id,
+    )
+    message = {"refundId": str(refund_id), "paymentId": str(payment_id)}
+    world.execute("select pgmq.send('refund_requested', %s::jsonb)", json.dumps(message))
+    wait_until(lambda: world.row("select status from payments.refunds") == ("PENDING",))
+    wait_until(lambda: world.row("select looks >= 1 from payments.watches") == (True,))
+    (intent,) = world.sandbox.intents(payment_id)
+    (refund,) = intent["refunds"]
+    world.sandbox.steer("POST", f"refunds/{refund['id']}", status="succeeded")
+    wait_until(lambda: world.row("select status from payments.refunds") == ("PROCESSED",))
+    wait_until(lambda: has_no_watch(world))
+    world.sandbox.steer("POST", "behaviours", refund_delay_s=5)
+
+
+def test_a_change_begins_the_pauses_anew_and_the_end_ends_them(world: World) -> None:
+    world.start_worker(**QUICK)
+    payment_id, intent_id = browser_payment(world)
+    wait_until(lambda: world.row("select looks >= 2 from payments.watches") == (True,))
+    # A look an hour away would come too late for what a wish begins now.
+    world.execute("update payments.watches set next_look_at = now() + interval '1 hour'")
+    world.execute("update payments.payments set status = 'VOIDING', next_action = null")
+    wait_until(world.settled(payment_id, "VOIDED"))
+    wait_until(lambda: has_no_watch(world))
+    assert world.sandbox.intents(payment_id)[0]["id"] == intent_id
+
+
+def test_45_looks_are_shared_out_between_workers(world: World) -> None:
+    """Two processes, forty payments: each look is one process's, and all payments end."""
+    first = world.start_worker_process(**QUICK)
+    second = world.start_worker_process(**QUICK)
+    payments = [world.request(payment_method="pm_card_authenticationRequired") for _ in range(20)]
+    wait_until(lambda: all(world.status(one) == "ACTION_REQUIRED" for one in payments), 30)
+    for intent in world.sandbox.intents():
+        world.sandbox.steer("POST", "browser/authenticate", payment_intent=intent["id"], outcome="succeed")
+    wait_until(lambda: all(world.status(one) == "SUCCEEDED" for one in payments), 30)
+    looks = [line for worker in (first, second) for line in worker.logged("payment.looked_at")]
+    seen = [(line["payment_id"], line["status"], line["looks"]) for line in looks]
+    assert len(seen) == len(set(seen)), "the same look twice"
+    assert events(world, payments[0])[-1] == "payment-succeeded"
