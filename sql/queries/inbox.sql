@@ -190,8 +190,8 @@ insert into payments.payments (
   payment_id, cart_id, order_id, customer_id, amount, currency, capture_method, metadata, client_id, fingerprint
 )
 values (
-  %(payment_id)s, %(cart_id)s, %(order_id)s, %(customer_id)s, %(amount)s, %(currency)s, %(capture_method)s, '{}', 'adopted',
-  sha256(%(payment_id)s::text::bytea)
+  %(payment_id)s::uuid, %(cart_id)s, %(order_id)s, %(customer_id)s, %(amount)s, %(currency)s, %(capture_method)s, '{}', 'adopted',
+  sha256(%(payment_id)s::uuid::text::bytea)
 )
 on conflict do nothing;
 
@@ -201,8 +201,8 @@ insert into payments.stripe_requests (
   payment_id, subject_id, operation, idempotency_key, parameters, state, outcome, answered_at
 )
 values (
-  %(payment_id)s, %(payment_id)s, 'create_payment_intent', %(payment_id)s::text || '/create_payment_intent/1', '{}', 'answered',
-  'adopted', clock_timestamp()
+  %(payment_id)s::uuid, %(payment_id)s::uuid, 'create_payment_intent', %(payment_id)s::uuid || '/create_payment_intent/1', '{}',
+  'answered', 'adopted', clock_timestamp()
 )
 on conflict do nothing;
 
