@@ -19,7 +19,7 @@ ENDS = ["warning_closed", "prevented", "won", "lost"]
 STATUSES = ["warning_needs_response", "warning_under_review", "needs_response", "under_review", *ENDS]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def worker(module_database: Database) -> Iterator[psycopg.Connection[Any]]:
     with module_database.connect("payments_worker") as conn:
         yield conn

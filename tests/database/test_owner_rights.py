@@ -18,13 +18,13 @@ SERVICE = ["payments_api", "payments_relay", "payments_worker", "payments_readon
 QUEUES = {"payment_requested", "refund_requested", "capture_requested", "void_requested", "ordering"}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def admin(module_database: Database) -> Iterator[psycopg.Connection[Any]]:
     with module_database.connect() as conn:
         yield conn
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def api(module_database: Database) -> Iterator[psycopg.Connection[Any]]:
     with module_database.connect("payments_api") as conn:
         yield conn

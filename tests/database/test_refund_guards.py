@@ -19,19 +19,19 @@ DENIED = psycopg.errors.InsufficientPrivilege
 LEVELS = [IsolationLevel.READ_COMMITTED, IsolationLevel.REPEATABLE_READ, IsolationLevel.SERIALIZABLE]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def admin(module_database: Database) -> Iterator[psycopg.Connection[Any]]:
     with module_database.connect() as conn:
         yield conn
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def worker(module_database: Database) -> Iterator[psycopg.Connection[Any]]:
     with module_database.connect("payments_worker") as conn:
         yield conn
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def api(module_database: Database) -> Iterator[psycopg.Connection[Any]]:
     with module_database.connect("payments_api") as conn:
         yield conn

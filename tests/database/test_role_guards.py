@@ -17,25 +17,25 @@ DENIED = psycopg.errors.InsufficientPrivilege
 SERVICE = ["payments_api", "payments_relay", "payments_worker", "payments_readonly"]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def admin(module_database: Database) -> Iterator[psycopg.Connection[Any]]:
     with module_database.connect() as conn:
         yield conn
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def api(module_database: Database) -> Iterator[psycopg.Connection[Any]]:
     with module_database.connect("payments_api") as conn:
         yield conn
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def worker(module_database: Database) -> Iterator[psycopg.Connection[Any]]:
     with module_database.connect("payments_worker") as conn:
         yield conn
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def owner(module_database: Database) -> Iterator[psycopg.Connection[Any]]:
     """Not the superuser: what the schema's owner is refused, nobody else may do."""
     with module_database.connect() as conn:
