@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+from urllib.parse import urlsplit
 
 import aiohttp
 from rich.console import Console
@@ -13,7 +14,7 @@ from payments.demo.shop import Outcome, Shop
 from payments.demo.tables import table_of_books, table_of_stories
 from payments.development.dev_env import read_dev_env
 from payments.errors import EXIT_FOUND_TROUBLE, EXIT_OK, ConfigurationError
-from payments.settings import Settings
+from payments.settings import LOOPBACK_HOSTS, Settings
 
 HELP = "drive every way of a payment's life, then compare our books with Stripe's"
 CHECKOUTS = 300
@@ -50,6 +51,11 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         raise ConfigurationError(
             (f"No `payments up` is running on {settings.data_dir} (PAYMENTS_DATA_DIR).",),
             advice="Start `payments up` (or `make run`) in another terminal and wait for its addresses.",
+        )
+    if urlsplit(found["STRIPE_API_BASE"]).hostname not in LOOPBACK_HOSTS:
+        raise ConfigurationError(
+            (f"This `payments up` charges at {found['STRIPE_API_BASE']}; the demo needs the Stripe sandbox.",),
+            advice="Start `payments up` without STRIPE_API_KEY: it brings the sandbox along.",
         )
     console = Console()
     try:

@@ -95,25 +95,25 @@ class Checkout:
 
     async def refund_in_dashboard(self, amount: int) -> None:
         """Somebody gives money back past this service."""
-        body = {"payment_intent": await self._intent(), "amount": amount}
+        body = {"payment_intent": (await self._at_stripe())["id"], "amount": amount}
         await self._client.at_stripe("POST", "/refunds", self._deadline, body)
 
-    async def dispute(self) -> str:
-        """The customer disputes the charge with the bank; Stripe's id of the dispute."""
-        body = {"payment_intent": await self._intent()}
-        answer = await self._client.at_stripe("POST", "/disputes", self._deadline, body)
-        if answer.status < 300:
-            return str(answer.body["disputes"][-1]["id"])
-        raise CannotGoOn(f"the dispute was answered {answer.status}: {answer.body}")
+    async def dispute(self) -> None:
+        """The customer disputes the charge with the bank. Whether that has come to pass is told by the payment."""
+        body = {"payment_intent": (await self._at_stripe())["id"]}
+        await self._client.at_stripe("POST", "/disputes", self._deadline, body)
 
-    async def decide_dispute(self, dispute: str, outcome: str) -> None:
+    async def decide_dispute(self, outcome: str) -> None:
         """The bank decides: `won` or `lost` for the shop."""
-        await self._client.at_stripe("POST", f"/disputes/{dispute}", self._deadline, {"outcome": outcome})
+        charge = (await self._at_stripe())["charges"][-1]["id"]
+        await self._client.at_stripe("POST", f"/disputes/{charge}", self._deadline, {"outcome": outcome})
 
-    async def _intent(self) -> str:
+    async def _at_stripe(self) -> Json:
+        """The payment in Stripe's ledger, which it is in from its first attempt on."""
         path = f"/ledger?payment_id={self.payment['paymentId']}"
         ledger = await self._client.at_stripe("GET", path, self._deadline)
-        return str(ledger.body["payment_intents"][0]["id"])
+        intent: Json = ledger.body["payment_intents"][0]
+        return intent
 
     async def _pause(self, what: str = "to settle") -> None:
         check_deadline(self._deadline, f"payment {self.payment['paymentId']}, {self.payment['status']}, waits {what}")

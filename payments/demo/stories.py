@@ -117,9 +117,9 @@ def disputed(outcome: str) -> Play:
 
     async def play(checkout: Checkout) -> None:
         await checkout.reach("SUCCEEDED")
-        dispute = await checkout.dispute()
+        await checkout.dispute()
         await checkout.until(lambda payment, _: payment["disputed"], what="for its dispute to be known")
-        await checkout.decide_dispute(dispute, outcome)
+        await checkout.decide_dispute(outcome)
         await checkout.until(
             lambda payment, _: payment["disputed"] == (outcome == "lost"), what="for its dispute to end"
         )
