@@ -1204,15 +1204,24 @@ select
   exists (select from payments.inbox i where i.payment_id = p.payment_id and i.processed_at is null) as inbox_waiting,
   exists (
     select from payments.dead_letters d where d.payment_id = p.payment_id and d.resolved_at is null
-  ) as dead_letter
-from payments.payments p
+  ) as dead_letter,
+  w.next_look_at
+from (
+  select payment_id, status, updated_at, null::uuid as subject_id from payments.payments
+  where status in ('REQUESTED', 'PROCESSING', 'CAPTURING', 'VOIDING', 'CONFLICTED')
+    and updated_at < now() - interval '5 minutes'
+  union all
+  select payment_id, 'refund ' || status, updated_at, refund_id from payments.refunds
+  where status = 'REQUESTED' and updated_at < now() - interval '5 minutes'
+) p
 left join lateral (
-  select * from payments.stripe_requests c where c.payment_id = p.payment_id order by c.call_id desc limit 1
+  select * from payments.stripe_requests c
+  where c.payment_id = p.payment_id and (p.subject_id is null or c.subject_id = p.subject_id)
+  order by c.call_id desc limit 1
 ) r on true
-where p.status in ('REQUESTED', 'PROCESSING', 'CAPTURING', 'VOIDING', 'CONFLICTED')
-  and p.updated_at < now() - interval '5 minutes';
+left join payments.watches w on w.payment_id = p.payment_id;
 comment on view payments.stuck_payments is
-  'Payments that have waited for five minutes or more in a state that should pass, and what they wait for.';
+  'Payments and refunds that have waited for five minutes or more in a state that should pass, and what they wait for.';
 
 create view payments.payment_timeline as
 select
@@ -1247,6 +1256,29 @@ where p.status = 'REQUESTED'
   and not exists (select from payments.inbox i where i.payment_id = p.payment_id and i.processed_at is null)
   and not exists (select from payments.stripe_requests c where c.payment_id = p.payment_id and c.state in ('parked', 'to_reconcile'))
   and not exists (select from payments.dead_letters d where d.payment_id = p.payment_id and d.resolved_at is null)
+union all
+-- The reconciler's watch over these leads back to whoever has to work on them.
+select p.payment_id, p.status || ', and nobody looks after it'
+from payments.payments p
+where p.status in ('CAPTURING', 'VOIDING')
+  and not exists (select from payments.watches w where w.payment_id = p.payment_id)
+  and not exists (select from payments.inbox i where i.payment_id = p.payment_id and i.processed_at is null)
+  and not exists (select from payments.dead_letters d where d.payment_id = p.payment_id and d.resolved_at is null)
+union all
+select f.payment_id, 'nobody is working on refund ' || f.refund_id
+from payments.refunds f
+where f.status = 'REQUESTED'
+  and not exists (
+    select from payments.outbox o
+    where o.aggregate_id = f.payment_id and o.event_type = 'refund-requested'
+      and not payments.is_dispatched(payments.last_batch('refund_requested'), o.xid, o.outbox_id)
+  )
+  and not exists (select from pgmq.q_refund_requested q where q.message ->> 'refundId' = f.refund_id::text)
+  and not exists (select from payments.inbox i where i.payment_id = f.payment_id and i.processed_at is null)
+  and not exists (
+    select from payments.stripe_requests c where c.subject_id = f.refund_id and c.state in ('parked', 'to_reconcile')
+  )
+  and not exists (select from payments.dead_letters d where d.payment_id = f.payment_id and d.resolved_at is null)
 union all
 select p.payment_id, 'events ' || count(o.outbox_id) || ', allotted ' || p.last_sequence
 from payments.payments p

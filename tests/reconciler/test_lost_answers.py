@@ -118,7 +118,7 @@ def test_09_no_new_key_while_the_last_attempt_may_still_be_at_work(world: World)
     worker.stop()
     world.sandbox.clear_faults()
     world.execute("update payments.stripe_requests set state = 'to_reconcile', last_attempt_at = now()")
-    settings = {**QUICK, "STRIPE_TIMEOUT_S": "600", "PAYMENTS_LEASE_S": "900"}
+    settings: dict[str, Any] = {**QUICK, "STRIPE_TIMEOUT_S": "600", "PAYMENTS_LEASE_S": "900"}
     world.start_worker(**settings)
     # Time enough for some turns: the job has none of its own, the call is not quiet yet.
     wait_until(lambda: world.rows("select from payments.reconciler_progress where job = 'turn/sweep'"))
@@ -139,9 +139,9 @@ def test_two_payment_intents_for_one_payment_are_left_to_an_operator(world: Worl
     assert payload == {"paymentId": str(payment_id)}
 
 
-def hold(world: World, **settings: str) -> tuple[UUID, str]:
+def hold(world: World) -> tuple[UUID, str]:
     payment_id = world.request(capture_method="manual")
-    worker = world.start_worker(**QUICK, **settings)
+    worker = world.start_worker(**QUICK)
     wait_until(world.settled(payment_id, "AUTHORIZED"))
     worker.stop()
     (intent,) = world.sandbox.intents(payment_id)

@@ -172,3 +172,25 @@ async def test_request_whose_answer_went_by_gets_a_watch(table: Table) -> None:
     table.dispatch_and_lose()
     assert await table.run() == {}
     assert table.conn.execute("select payment_id from payments.watches").fetchall() == [(payment_id,)]
+
+
+async def test_audit_tells_of_lost_wishes_and_no_more_once_they_are_sent_again(table: Table) -> None:
+    held = {"amount_authorized": 1000, "processor_payment_intent": "pi_1", "capture_method": "manual"}
+    voiding = table.payment("VOIDING", **held)
+    paid = table.payment("SUCCEEDED", amount_authorized=1000, amount_captured=1000, processor_payment_intent="pi_2")
+    refund_id = uuid4()
+    table.conn.execute(
+        "insert into payments.refunds (refund_id, payment_id, amount, currency, updated_at)"
+        " values (%s, %s, 300, 'EUR', '-infinity')",
+        (refund_id, paid),
+    )
+    table.dispatch_and_lose()
+    lost = {(voiding, "VOIDING, and nobody looks after it"), (paid, f"nobody is working on refund {refund_id}")}
+    query = "select payment_id, imbalance from payments.audit_imbalances"
+    found = set(table.conn.execute(query).fetchall())
+    assert lost <= found
+    stuck = table.conn.execute("select status from payments.stuck_payments order by status").fetchall()
+    assert stuck == [("VOIDING",), ("refund REQUESTED",)]
+    await table.run()
+    table.conn.execute("insert into payments.watches (payment_id, next_look_at) values (%s, now())", (voiding,))
+    assert not lost & set(table.conn.execute(query).fetchall())
