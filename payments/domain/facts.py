@@ -54,8 +54,7 @@ class PaymentIntentFacts(msgspec.Struct, frozen=True, kw_only=True):
     amount_received: int | None = None
     capture_method: str | None = None
     charge: str | None = None
-    charge_status: str | None = None  # known from an expanded charge only, like the next two
-    is_disputed: bool | None = None
+    charge_status: str | None = None  # known from an expanded charge only, like the next
     capture_before: datetime | None = None
     last_payment_error: ErrorFacts | None = None
     next_action: ActionFacts | None = None
@@ -91,7 +90,6 @@ class DisputeFacts(msgspec.Struct, frozen=True, kw_only=True):
     intent_id: str | None = None
     reason: str | None = None
     created: datetime | None = None
-    livemode: bool | None = None
 
 
 def read_payment_intent(value: object) -> PaymentIntentFacts:
@@ -110,7 +108,6 @@ def read_payment_intent(value: object) -> PaymentIntentFacts:
         capture_method=_text(intent.get("capture_method")),
         charge=_charge_id(charge),
         charge_status=_text((_mapping(charge) or {}).get("status")),
-        is_disputed=_flag((_mapping(charge) or {}).get("disputed")),
         capture_before=_capture_before(charge),
         last_payment_error=read_error(intent.get("last_payment_error")),
         next_action=_action(intent.get("next_action")),
@@ -154,7 +151,6 @@ def read_dispute(value: object) -> DisputeFacts:
         intent_id=intent_id_of(dispute),
         reason=_text(dispute.get("reason")),
         created=_moment(dispute.get("created")),
-        livemode=_flag(dispute.get("livemode")),
     )
 
 

@@ -71,6 +71,15 @@ class Refund(msgspec.Struct, frozen=True, kw_only=True):
     external: bool = False
 
 
+def find_refund(
+    refunds: Mapping[UUID, Refund], refund_id: UUID | None, processor_reference: str | None
+) -> Refund | None:
+    """Of a payment's refunds by our ids: the one that is known to be Stripe's, else the one of our id."""
+    by_reference = (refund for refund in refunds.values() if refund.processor_reference == processor_reference)
+    known = next(by_reference, None) if processor_reference is not None else None
+    return known or (refunds.get(refund_id) if refund_id is not None else None)
+
+
 class RefundChange(msgspec.Struct, frozen=True):
     """The refund becomes `after`, and `event` is published; `is_new`: it was made elsewhere, and is adopted."""
 
@@ -95,7 +104,7 @@ def decide_refund(
         case RefundSeen() if refund is None:
             return _decide_unknown(payment, signal, fresh_id)
         case RefundSeen():
-            return _decide_known(payment, refund, signal)
+            return _decide_known(payment, refund, signal, fresh_id)
         case _:
             assert_never(signal)
 
@@ -111,7 +120,7 @@ def _decide_refused(refund: Refund | None, signal: RefundRefused) -> RefundDecis
     return _change(refund, msgspec.structs.replace(refund, status=_R.FAILED, failure_reason=reason), why)
 
 
-def _decide_known(payment: Payment, refund: Refund, signal: RefundSeen) -> RefundDecision:
+def _decide_known(payment: Payment, refund: Refund, signal: RefundSeen, fresh_id: UUID) -> RefundDecision:
     facts = signal.facts
     contradiction = _contradiction(payment, refund, facts)
     if contradiction is not None:
@@ -119,6 +128,10 @@ def _decide_known(payment: Payment, refund: Refund, signal: RefundSeen) -> Refun
     status = _BY_STRIPES_WORD.get(facts.status)
     if status is None:
         return _ask(signal, f"nobody here knows the status {facts.status} of a refund")
+    if refund.status is _R.FAILED and refund.processor_reference is None and status is not _R.FAILED:
+        # Refused under a later key, for an earlier one had done it all along: the money is gone, so it is written down.
+        nameless = msgspec.structs.replace(facts, refund_id=None)
+        return _decide_unknown(payment, msgspec.structs.replace(signal, facts=nameless), fresh_id)
     reached = max(refund.status, status, key=list(RefundStatus).index)
     after = msgspec.structs.replace(refund, status=reached, processor_reference=facts.id)
     if reached is _R.FAILED and refund.status is not _R.FAILED:

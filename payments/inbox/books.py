@@ -15,7 +15,7 @@ from payments.domain.adoption import LostPayment
 from payments.domain.declines import Failure, FailureReason
 from payments.domain.disputes import Dispute
 from payments.domain.payment import NextAction, Payment
-from payments.domain.refunds import Refund, RefundStatus
+from payments.domain.refunds import Refund, RefundStatus, find_refund
 from payments.domain.states import PaymentStatus
 
 _QUERIES = load_queries("inbox")
@@ -30,11 +30,8 @@ class Locked(msgspec.Struct):
     disputes: dict[str, Dispute] = msgspec.field(default_factory=dict)  # by Stripe's id
 
     def find_refund(self, refund_id: UUID | None, processor_reference: str | None) -> Refund | None:
-        """The refund of our id, else the one that is known to be Stripe's."""
-        if refund_id is not None and refund_id in self.refunds:
-            return self.refunds[refund_id]
-        known = (refund for refund in self.refunds.values() if refund.processor_reference == processor_reference)
-        return next(known, None) if processor_reference is not None else None
+        """The refund that is known to be Stripe's, else that of our id."""
+        return find_refund(self.refunds, refund_id, processor_reference)
 
     def keep_refund(self, after: Refund) -> None:
         """Takes over a refund as it is now, and what that leaves reserved; SQL's trigger keeps the same sum."""

@@ -208,6 +208,9 @@ class Clerk:
         book.keep_refund(refund)
         if decision.event is not None:
             await self._tell(book, refund_event(book.payment, refund, decision.event, self._at))
+        if refund.status is RefundStatus.FAILED and refund.reason == COMPENSATION:
+            payment_id = str(refund.payment_id)
+            log.error("refund.compensation_failed", payment_id=payment_id, refund_id=str(refund.refund_id))
         if refund.status is not RefundStatus.REQUESTED:
             self.result.settled.add(refund.refund_id)
         why = f"{decision.why} ({refund.processor_reference or refund.refund_id}, {refund.amount} {refund.currency})"

@@ -23,7 +23,7 @@ from payments.domain.decisions import (
 from payments.domain.disputes import Dispute, DisputeChange, decide_dispute, is_disputed
 from payments.domain.intents import decide_payment
 from payments.domain.payment import Payment
-from payments.domain.refunds import COMPENSATION, Refund, RefundChange, RefundStatus, decide_refund
+from payments.domain.refunds import COMPENSATION, Refund, RefundChange, RefundStatus, decide_refund, find_refund
 from payments.domain.signals import (
     DisputeSeen,
     Heard,
@@ -97,10 +97,7 @@ class Machine:
                 return decide_payment(before, signal, livemode=False)
 
     def find_refund(self, signal: RefundSeen | RefundRefused) -> Refund | None:
-        if signal.refund_id in self.refunds:
-            return self.refunds[signal.refund_id]
-        reference = signal.facts.id if isinstance(signal, RefundSeen) else None
-        return next((r for r in self.refunds.values() if reference and r.processor_reference == reference), None)
+        return find_refund(self.refunds, signal.refund_id, signal.facts.id if isinstance(signal, RefundSeen) else None)
 
     def keep(self, refund: Refund) -> None:
         """As SQL's trigger does: the sum of what has not failed, never above what may be given back."""

@@ -9,14 +9,18 @@ from hypothesis import strategies as st
 
 from payments.domain.facts import UnreadableObject
 from payments.domain.signals import (
+    CallRefused,
     CreateDeclined,
     CreateRefused,
+    DisputeSeen,
     Elsewhere,
     Heard,
     IntentSeen,
     Kind,
     Mentioned,
     Missing,
+    RefundRefused,
+    RefundSeen,
     SomethingElse,
     UnreadableSignal,
     intent_id_in,
@@ -24,7 +28,7 @@ from payments.domain.signals import (
     read_event,
 )
 from payments.stripe_gateway.api_version import STRIPE_API_VERSION
-from tests.domain.stripe_objects import INTENT, answered, declined, event, fetched, intent, refused
+from tests.domain.stripe_objects import INTENT, answered, declined, dispute, event, fetched, intent, refund, refused
 
 PAYMENT = UUID("01890000-0000-7000-8000-000000000001")
 JUNK: Any = st.recursive(
@@ -55,6 +59,23 @@ def test_event_of_another_version_or_none_is_a_hint(version: object) -> None:
     signal = read(event("payment_intent.succeeded", intent(PAYMENT, "succeeded"), api_version=version))
     assert isinstance(signal, Mentioned)
     assert (signal.kind, signal.object_id) == (Kind.PAYMENT_INTENT, INTENT)
+
+
+@pytest.mark.parametrize("name", ["refund.created", "refund.updated", "refund.failed"])
+def test_event_of_a_refund_is_a_snapshot_of_it(name: str) -> None:
+    signal = read(event(name, refund(INTENT, 400, "succeeded", metadata={"refundId": str(PAYMENT)})))
+    assert isinstance(signal, RefundSeen)
+    assert (signal.facts.amount, signal.facts.intent_id, signal.refund_id) == (400, INTENT, PAYMENT)
+    hint = read(event(name, refund(INTENT, 0, "succeeded")))
+    assert isinstance(hint, Mentioned), "a refund of nothing cannot be read"
+    assert hint.kind is Kind.REFUND
+
+
+@pytest.mark.parametrize("name", ["charge.dispute.created", "charge.dispute.funds_withdrawn", "charge.dispute.closed"])
+def test_event_of_a_dispute_is_a_snapshot_of_it(name: str) -> None:
+    signal = read(event(name, dispute(INTENT, "under_review")))
+    assert isinstance(signal, DisputeSeen)
+    assert (signal.facts.status, signal.facts.intent_id) == ("under_review", INTENT)
 
 
 def test_event_with_an_unreadable_intent_is_a_hint() -> None:
@@ -99,12 +120,23 @@ def test_answers_are_told_apart() -> None:
     assert isinstance(refusal, CreateRefused)
     assert refusal.http_status == 404
     missing = read_answer({"operation": "retrieve_payment_intent", "outcome": "refused", "objectId": "pi_1"})
+    assert isinstance(read_answer(answered(refund(INTENT, 5, "pending"), "create_refund")), RefundSeen)
+    assert isinstance(read_answer(answered(dispute(INTENT, "lost"), "retrieve_dispute")), DisputeSeen)
+    no = {**refused({"code": "x"}), "subjectId": str(PAYMENT)}
+    assert isinstance(read_answer({**no, "operation": "create_refund"}), RefundRefused)
+    for operation in ("capture_payment_intent", "cancel_payment_intent"):
+        called = read_answer({**no, "operation": operation})
+        assert isinstance(called, CallRefused)
+        assert (called.operation, called.subject_id, called.facts) == (operation, PAYMENT, None)
     assert missing == Missing(Kind.PAYMENT_INTENT, "pi_1")
 
 
 @given(JUNK, JUNK, JUNK, JUNK)
 def test_reading_a_junk_answer_raises_one_of_two_errors(operation: Any, outcome: Any, thing: Any, error: Any) -> None:
-    known = ("create_payment_intent", "retrieve_payment_intent", "create_refund", operation)
+    known = (
+        *("create_payment_intent", "capture_payment_intent", "cancel_payment_intent", "create_refund"),
+        *("retrieve_payment_intent", "retrieve_refund", "retrieve_dispute", operation),
+    )
     for name in known:
         for word in ("answered", "declined", "refused", outcome):
             payload = {"operation": name, "outcome": word, "object": thing, "error": error}
