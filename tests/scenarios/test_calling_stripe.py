@@ -191,22 +191,31 @@ def test_11_poison_command(world: World) -> None:
     world.agree(dead_letters=2, waiting=(poisoned,))
 
 
+def freeze_in_a_call(world: World) -> tuple[str, int]:
+    """Stop the first worker while it waits for Stripe's answer; the payment and the worker's id."""
+    while True:
+        cart = str(uuid4())
+        world.stripe.fault("slow", cart, delay_s=0.8 * STRIPE_TIMEOUT_S)
+        payment_id = world.accepted(cartId=cart)["paymentId"]
+        wait_until(lambda: world.stripe.intents(payment_id))  # noqa: B023
+        pid = world.freeze_at_rest("worker")
+        if world.call(payment_id)["state"] == "in_flight":
+            return payment_id, pid
+        world.thaw(pid)  # too late: it was answered before
+
+
 def test_12_two_workers_hold_one_command(world: World, eventually: Callable[..., Any]) -> None:
     second = world.freeze_at_rest("worker.2")
     try:
         world.stripe.webhooks(mode="hold")
-        cart = str(uuid4())
-        world.stripe.fault("slow", cart, delay_s=STRIPE_TIMEOUT_S / 2)
-        payment_id = world.accepted(cartId=cart)["paymentId"]
-        eventually(lambda: world.stripe.intents(payment_id))
-        first = world.freeze("worker")  # in the middle of its call
+        payment_id, first = freeze_in_a_call(world)
     finally:
         world.thaw(second)
     try:
         world.until(payment_id, "SUCCEEDED")  # the lease ran out, and the other took over
     finally:
         world.thaw(first)
-    eventually(lambda: world.logged("lease.lost"))
+    eventually(lambda: world.logged("lease.lost", payment_id))
     assert len(world.stripe.keys(payment_id)) == 1
     answers = "select count(*) from payments.inbox where payment_id = %s and source = 'stripe-api'"
     eventually(lambda: world.system.rows(answers, payment_id)[0][0] >= 1)
