@@ -1,0 +1,170 @@
+"""The proof of absence: only a whole sweep, begun when the call was over, and only by whoever brought it to its end."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from payments.database.connections import open_pool
+from payments.domain.states import PaymentStatus
+from payments.reconciler import sweep as sweeping
+from payments.reconciler.calls import Case
+from payments.reconciler.jobs import Surroundings
+from payments.reconciler.sweep import SKEW_MAX, Sweep, sweep
+from payments.reconciler.verdicts import Doubtful, Operation
+from payments.settings import Settings
+from payments.stripe_gateway.outcomes import Answered, Outcome
+from tests.database.rows import insert_payment
+from tests.development.databases import Database
+
+pytestmark = pytest.mark.anyio
+ROLE = "payments_worker"
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+
+class Stripe:
+    """A list of PaymentIntents, one a page, that can be held up."""
+
+    def __init__(self) -> None:
+        self.intents: list[dict[str, Any]] = []
+        self.asked: list[tuple[int, int]] = []
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+
+    def add(self, number: int, payment_id: UUID | None = None) -> None:
+        self.intents.insert(
+            0,
+            {
+                "id": f"pi_{number}",
+                "object": "payment_intent",
+                "status": "succeeded",
+                "created": int(datetime.now(UTC).timestamp()) - 1000 + number,
+                "metadata": {"paymentId": str(payment_id)} if payment_id else {},
+            },
+        )
+
+    async def list_payment_intents(self, gte: int, lte: int, after: str | None = None) -> Outcome:
+        self.asked.append((gte, lte))
+        await self.may_answer.wait()
+        fitting = [one for one in self.intents if gte <= one["created"] <= lte]
+        if after is not None:
+            fitting = fitting[next(place for place, one in enumerate(fitting) if one["id"] == after) + 1 :]
+        return Answered({"object": "list", "data": fitting[:1], "has_more": len(fitting) > 1}, 200, "req_list")
+
+    async def retrieve_payment_intent(self, intent_id: str) -> Outcome:
+        return Answered(next(one for one in self.intents if one["id"] == intent_id), 200, "req_one")
+
+
+class Notices:
+    def notify(self, channel: str, payload: str = "") -> None:
+        pass
+
+
+class Bench:
+    def __init__(self, conn: psycopg.Connection[Any], around: Surroundings, stripe: Stripe) -> None:
+        self.conn, self.around, self.stripe = conn, around, stripe
+
+    def doubtful(self) -> UUID:
+        payment_id = insert_payment(self.conn)
+        self.conn.execute(
+            "insert into payments.stripe_requests (payment_id, subject_id, operation, idempotency_key, parameters,"
+            " attempts, state, http_status, first_attempt_at, last_attempt_at)"
+            " values (%(id)s, %(id)s, 'create_payment_intent', %(id)s, '{}', 1, 'to_reconcile', 500,"
+            " now() - interval '1000 s', now() - interval '900 s')",
+            {"id": payment_id},
+        )
+        return payment_id
+
+    def calls(self) -> list[tuple[Any, ...]]:
+        query = "select state, outcome from payments.stripe_requests order by call_id"
+        return self.conn.execute(query).fetchall()
+
+    def commands(self) -> list[tuple[Any, ...]]:
+        return self.conn.execute("select message ->> 'paymentId' from pgmq.q_payment_requested").fetchall()
+
+
+@pytest.fixture
+async def bench(database: Database, anyio_backend: str) -> AsyncIterator[Bench]:
+    async with open_pool(database.dsn(ROLE), ROLE, 6) as pool:
+        stripe = Stripe()
+        around = Surroundings(pool, stripe, Notices(), Settings.load({}))  # type: ignore[arg-type]  # all it is asked here
+        with database.connect() as conn:
+            yield Bench(conn, around, stripe)
+
+
+async def test_many_sweeps_at_once_send_one_command(bench: Bench) -> None:
+    payment_id = bench.doubtful()
+    await asyncio.gather(*(sweep(bench.around) for _ in range(4)))
+    assert bench.calls() == [("answered", "absent")]
+    assert bench.commands() == [(str(payment_id),)]
+    assert await sweep(bench.around) is False
+
+
+async def test_who_was_overtaken_concludes_nothing(bench: Bench) -> None:
+    """Two read the same part; the one that comes second has no say, whatever it has read."""
+    bench.doubtful()
+    bench.stripe.may_answer.clear()
+    slow = asyncio.create_task(sweep(bench.around))
+    while not bench.stripe.asked:
+        await asyncio.sleep(0.01)
+    bench.conn.execute("update payments.reconciler_progress set position = now() where job = 'sweep/position'")
+    bench.stripe.may_answer.set()
+    await slow
+    assert bench.calls() == [("to_reconcile", None)]
+    assert bench.commands() == []
+
+
+async def test_part_by_part_nothing_is_absent_before_the_end(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweeping, "PAGES_MAX", 2)
+    lost, made = bench.doubtful(), bench.doubtful()
+    bench.stripe.add(0, made)
+    for number in range(1, 6):
+        bench.stripe.add(number)
+    assert await sweep(bench.around) is True
+    assert bench.calls() == [("to_reconcile", None)] * 2
+    later = bench.doubtful()  # this sweep began too early for it to prove anything
+    bench.conn.execute(
+        "update payments.stripe_requests set last_attempt_at = now() + interval '1 day' where subject_id = %s", (later,)
+    )
+    bench.stripe.add(6)  # made while the sweep is under way: it is newer than any call in doubt
+    while await sweep(bench.around):
+        pass
+    assert bench.calls() == [("answered", "absent"), ("answered", "settled"), ("to_reconcile", None)]
+    assert bench.commands() == [(str(lost),)]
+    rows = bench.conn.execute("select payment_id, message_id from payments.inbox").fetchall()
+    assert rows == [(made, "pi_0/req_one")]
+
+
+async def test_made_at_the_very_edge_is_found(bench: Bench) -> None:
+    """Stripe's clock is ten minutes behind ours."""
+    payment_id = bench.doubtful()
+    bench.stripe.add(-int(SKEW_MAX.total_seconds()) + 1, payment_id)
+    await sweep(bench.around)
+    assert bench.calls() == [("answered", "settled")]
+
+
+@pytest.mark.parametrize(
+    ("since", "quiet_at", "is_proved"),
+    [
+        (NOW, NOW, True),
+        (NOW - timedelta(seconds=1), NOW, False),
+        (NOW, NOW + timedelta(seconds=1), False),
+    ],
+    ids=["whole", "began before the bottom", "still at work when it began"],
+)
+async def test_sweep_proves_only_what_it_saw_the_whole_of(
+    since: datetime, quiet_at: datetime, *, is_proved: bool
+) -> None:
+    doubtful = Doubtful(
+        call_id=1,
+        payment_id=UUID(int=1),
+        subject_id=UUID(int=1),
+        operation=Operation.CREATE,
+        status=PaymentStatus.REQUESTED,
+    )
+    going = Sweep(NOW, NOW - SKEW_MAX, NOW)
+    assert going.proves(Case(doubtful, since, quiet_at, "")) is is_proved
