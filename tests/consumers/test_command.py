@@ -268,3 +268,11 @@ def test_an_administrator_who_is_no_superuser_can_do_it_all(database: Database, 
         removed = consumers(dsn, "remove", "fraud")
         assert removed.returncode == 0, removed.stderr
     assert traces(admin, "fraud") == NOTHING
+
+
+def test_a_database_that_is_closed_to_the_public_opens_to_its_consumers(database: Database, admin: Connection) -> None:
+    admin.execute(f"revoke all on database {database.name} from public")
+    access = add(database, "fraud", "--events", "#")
+    connect(access).close()
+    assert consumers(database.admin_dsn(), "remove", "fraud").returncode == 0
+    assert traces(admin, "fraud") == NOTHING
