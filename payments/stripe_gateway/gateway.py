@@ -120,7 +120,7 @@ class StripeGateway:
         created = _between(created_gte, created_lte)
         return await self._list(INTENTS, limit, created=created, starting_after=starting_after)
 
-    async def list_refunds(  # noqa: PLR0913, PLR0917 - Stripe's own filters
+    async def list_refunds(
         self,
         payment_intent: str | None = None,
         created_gte: int | None = None,
@@ -134,7 +134,7 @@ class StripeGateway:
             REFUNDS, limit, payment_intent=payment_intent, created=created, starting_after=starting_after
         )
 
-    async def list_disputes(  # noqa: PLR0913, PLR0917 - Stripe's own filters
+    async def list_disputes(
         self,
         created_gte: int | None = None,
         payment_intent: str | None = None,

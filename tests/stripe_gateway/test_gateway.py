@@ -310,6 +310,15 @@ def test_gateway_addresses_each_call(do: Call, line: str) -> None:
     assert request.startswith(f"{line} HTTP/1.1\r\n")
 
 
+@pytest.mark.parametrize(("status", "is_kept"), [(500, True), (503, True), (424, True), (200, False)])
+def test_gateway_takes_only_a_doubt_for_one_that_stripe_keeps(status: int, is_kept: bool) -> None:  # noqa: FBT001
+    """A 2xx whose body was lost on the way may be read at the next replay."""
+    headers = "Request-Id: req_1\r\nIdempotent-Replayed: true\r\n"
+    outcome = call(HostileServer([answer(b"<html>", status, headers=headers)]))
+    assert isinstance(outcome, Unknown)
+    assert outcome.is_replayed == is_kept
+
+
 def test_paced_gateway_calls_when_it_is_its_turn() -> None:
     class Pace:
         def __init__(self, *, opens: bool) -> None:

@@ -205,6 +205,58 @@ def test_handler_leaves_no_dead_letter_when_another_worker_got_the_answer_meanwh
     on_bench(database, test)
 
 
+REPEATED = Unknown("HTTP 500", 500, "req_1", is_replayed=True)
+
+
+def test_handler_leaves_to_the_reconciler_what_stripe_keeps_repeating(database: Database) -> None:
+    async def test(bench: Bench) -> None:
+        bench.outcome = REPEATED
+        await bench.handle(await bench.lease())
+        assert bench.rows("select state, outcome, http_status from payments.stripe_requests") == [
+            ("to_reconcile", None, 500)
+        ]
+        assert bench.rows("select * from pgmq.q_payment_requested") == []
+        assert bench.rows(DEAD) == []
+
+    on_bench(database, test)
+
+
+def test_handler_takes_nothing_from_the_reconciler_when_another_attempt_ends_in_doubt(database: Database) -> None:
+    async def test(bench: Bench) -> None:
+        lease = await bench.lease()
+        bench.outcome = Unknown("timeout")
+
+        async def overtake() -> None:
+            bench.during_call, bench.outcome = None, REPEATED
+            await bench.steal()
+            await bench.handle(msgspec.structs.replace(lease, read_ct=lease.read_ct + 1))
+            bench.outcome = Unknown("timeout")
+
+        bench.during_call = overtake
+        await bench.handle(lease)
+        assert bench.rows("select state, attempts from payments.stripe_requests") == [("to_reconcile", 2)]
+
+    on_bench(database, test)
+
+
+def test_handler_keeps_an_answer_that_comes_after_the_reconciler_was_called(database: Database) -> None:
+    async def test(bench: Bench) -> None:
+        lease = await bench.lease()
+
+        async def overtake() -> None:
+            bench.during_call, bench.outcome = None, REPEATED
+            await bench.steal()
+            await bench.handle(msgspec.structs.replace(lease, read_ct=lease.read_ct + 1))
+            bench.outcome = ANSWER
+
+        bench.during_call = overtake
+        await bench.handle(lease)
+        assert bench.rows("select state, outcome from payments.stripe_requests") == [("answered", "answered")]
+        assert len(bench.rows("select * from payments.inbox")) == 1
+
+    on_bench(database, test)
+
+
 def test_handler_leaves_a_later_attempt_alone_when_a_late_one_ends_in_doubt(database: Database) -> None:
     async def test(bench: Bench) -> None:
         lease = await bench.lease()

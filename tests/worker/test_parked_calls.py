@@ -4,8 +4,6 @@ import asyncio
 from typing import Any
 from uuid import uuid4
 
-import pytest
-
 from payments.database.connections import open_pool, transaction
 from payments.domain.attempts import CallState
 from payments.worker.calls import unpark_call
@@ -29,39 +27,32 @@ def parked(world: World, operation: str, **columns: Any) -> Wish:
     return wish
 
 
-@pytest.mark.parametrize("operation", [CREATE, REFUND])
-@pytest.mark.parametrize(
-    ("columns", "state"),
-    [
-        ({"attempts": 0}, "intended"),
-        ({"http_status": None}, "in_doubt"),
-        ({"http_status": 500}, "in_doubt"),
-        ({"http_status": 400}, "to_reconcile"),
-    ],
-    ids=["never sent", "key misused", "cached 500", "refused"],
-)
-def test_unparked_charge_or_refund_keeps_its_key_or_is_looked_for(
-    world: World, operation: str, columns: dict[str, Any], state: str
-) -> None:
-    wish = parked(world, operation, **columns)
-    assert unpark(wish) is CallState(state)
-    assert [(call["state"], call["outcome"]) for call in wish.calls()] == [(state, None)]
-    assert unpark(wish) is None
+def test_unparked_charge_or_refund_keeps_its_key_or_is_looked_for(world: World) -> None:
+    for operation in (CREATE, REFUND):
+        never_sent = parked(world, operation, attempts=0)
+        key_misused = parked(world, operation, http_status=None)
+        cached_500 = parked(world, operation, http_status=500)
+        refused = parked(world, operation, http_status=400)
+        cases = [(never_sent, "intended"), (key_misused, "in_doubt"), (cached_500, "in_doubt")]
+        for wish, state in [*cases, (refused, "to_reconcile")]:
+            assert unpark(wish) is CallState(state)
+            assert [(call["state"], call["outcome"]) for call in wish.calls()] == [(state, None)]
+            assert unpark(wish) is None
 
 
-@pytest.mark.parametrize("operation", [CAPTURE, CANCEL])
-def test_unparked_capture_or_cancel_that_was_refused_is_asked_for_anew(world: World, operation: str) -> None:
-    wish = parked(world, operation, http_status=400)
-    wish.send()
+def test_unparked_capture_or_cancel_that_was_refused_is_asked_for_anew(world: World) -> None:
+    wishes = [parked(world, operation, http_status=400) for operation in (CAPTURE, CANCEL)]
     world.start_worker(records=False)
-    wait_until(wish.at_rest)
-    assert wish.lines() == []
-    assert unpark(wish) is CallState.ANSWERED
-    wish.send()
-    wait_until(wish.effects)
-    wait_until(wish.done)
-    assert wish.effects() == wish.wanted
-    assert [call["outcome"] for call in wish.calls()] == ["superseded", "answered"]
+    for wish in wishes:
+        wish.send()
+        wait_until(wish.at_rest)
+        assert wish.lines() == []
+        assert unpark(wish) is CallState.ANSWERED
+        wish.send()
+        wait_until(wish.effects)
+        wait_until(wish.done)
+        assert wish.effects() == wish.wanted
+        assert [call["outcome"] for call in wish.calls()] == ["superseded", "answered"]
 
 
 def test_unparking_what_was_never_intended_changes_nothing(world: World) -> None:

@@ -5,8 +5,6 @@ The recorder stands still, except where its part is the point.
 
 from typing import Any
 
-import pytest
-
 from tests.conftest import wait_until
 from tests.worker.wishes import (
     AMOUNT,
@@ -39,31 +37,36 @@ def at_stripe(world: World, path: str, **form: Any) -> None:
     assert world.sandbox.call("POST", path, data=form).status_code == 200
 
 
-@pytest.mark.parametrize("operation", NEW)
-def test_22_command_repeated_has_one_effect(world: World, operation: str) -> None:
-    wish = wish_for(world, operation)
-    wish.send()
+def test_22_command_repeated_has_one_effect(world: World) -> None:
+    wishes = [wish_for(world, operation) for operation in NEW]
+    for wish in wishes:
+        wish.send()
     world.start_worker(records=False)
-    wait_until(wish.done)
-    wish.send()
-    wait_until(wish.at_rest)
-    assert wish.effects() == wish.wanted
-    assert wish.keys() == {wish.key()}
-    assert len(wish.lines()) <= 2  # the first two may have been under way at once, the third finds the answer
-    assert len(wish.answers()) == len(wish.lines())
+    for wish in wishes:
+        wait_until(wish.done)
+        wish.send()
+        wait_until(wish.at_rest)
+        assert wish.effects() == wish.wanted
+        assert wish.keys() == {wish.key()}
+        assert len(wish.lines()) <= 2  # the first two may have been under way at once; the third finds the answer
+        assert len(wish.answers()) == len(wish.lines())
 
 
-@pytest.mark.parametrize("done", ["captured", "canceled"])
-@pytest.mark.parametrize("operation", [CAPTURE, CANCEL])
-def test_20_stripes_state_is_recorded_when_it_refuses(world: World, operation: str, done: str) -> None:
-    wish = wish_for(world, operation, sends=False)
-    at_stripe(world, f"{INTENTS}/{wish.intent_id}/{'capture' if done == 'captured' else 'cancel'}")
-    wish.send()
+def test_20_stripes_state_is_recorded_when_it_refuses(world: World) -> None:
+    cases = [
+        (wish_for(world, operation, sends=False), done, state)
+        for operation in (CAPTURE, CANCEL)
+        for done, state in (("capture", "succeeded"), ("cancel", "canceled"))
+    ]
+    for wish, done, _ in cases:
+        at_stripe(world, f"{INTENTS}/{wish.intent_id}/{done}")
+        wish.send()
     world.start_worker(records=False)
-    wait_until(wish.done)
-    error = the_refusal(wish)
-    assert error["code"] == "payment_intent_unexpected_state"
-    assert error["payment_intent"]["status"] == {"captured": "succeeded", "canceled": "canceled"}[done]
+    for wish, _, state in cases:
+        wait_until(wish.done)
+        error = the_refusal(wish)
+        assert error["code"] == "payment_intent_unexpected_state"
+        assert error["payment_intent"]["status"] == state
 
 
 def test_refund_of_what_was_refunded_already_is_recorded(world: World) -> None:
@@ -96,22 +99,24 @@ def test_20_capture_finds_the_payment_voiding_and_asks_for_nothing(world: World)
     assert world.dead() == []
 
 
-@pytest.mark.parametrize("status", ["CAPTURING", "SUCCEEDED", "AUTHORIZED", "PROCESSING", "REQUESTED", "CONFLICTED"])
-def test_20_cancel_finds_the_payment_going_on_and_asks_for_nothing(world: World, status: str) -> None:
-    wish = wish_for(world, CANCEL, sends=False)
-    captured = AMOUNT if status == "SUCCEEDED" else 0
-    change(
-        world,
-        wish.payment_id,
-        status=status,
-        capture_id=wish.payment_id,
-        amount_to_capture=PART,
-        amount_captured=captured,
-    )
-    wish.send(cancellationReason="abandoned")
+def test_20_cancel_finds_the_payment_going_on_and_asks_for_nothing(world: World) -> None:
+    wishes = []
+    for status in ("CAPTURING", "SUCCEEDED", "AUTHORIZED", "PROCESSING", "REQUESTED", "CONFLICTED"):
+        wish = wish_for(world, CANCEL, sends=False)
+        change(
+            world,
+            wish.payment_id,
+            status=status,
+            capture_id=wish.payment_id,
+            amount_to_capture=PART,
+            amount_captured=AMOUNT if status == "SUCCEEDED" else 0,
+        )
+        wish.send(cancellationReason="abandoned")
+        wishes.append(wish)
     world.start_worker(records=False)
-    wait_until(wish.at_rest)
-    assert wish.lines() == []
+    for wish in wishes:
+        wait_until(wish.at_rest)
+        assert wish.lines() == []
 
 
 def test_23_partial_capture_releases_the_rest(world: World) -> None:
@@ -160,22 +165,27 @@ def test_refund_reason_that_stripe_does_not_know_is_metadata(world: World) -> No
     assert refund["metadata"]["reason"] == reason[:500]
 
 
-@pytest.mark.parametrize("status", ["PENDING", "PROCESSED", "FAILED"])
-def test_refund_that_stripe_has_answered_for_is_not_made_again(world: World, status: str) -> None:
-    wish = wish_for(world, REFUND, sends=False)
-    attempted(wish, {"payment_intent": wish.intent_id, "amount": PART})
-    failed = status == "FAILED"
-    world.execute(
-        "update payments.refunds set status = %s, failure_reason = %s, processor_reference = %s",
-        status,
-        "gone" if failed else None,
-        None if failed else "re_1",
-    )
-    wish.send()
+def test_refund_that_stripe_has_answered_for_is_not_made_again(world: World) -> None:
+    wishes = []
+    for status in ("PENDING", "PROCESSED", "FAILED"):
+        wish = wish_for(world, REFUND, sends=False)
+        attempted(wish, {"payment_intent": wish.intent_id, "amount": PART})
+        failed = status == "FAILED"
+        world.execute(
+            "update payments.refunds set status = %s, failure_reason = %s, processor_reference = %s "
+            "where refund_id = %s",
+            status,
+            "gone" if failed else None,
+            None if failed else f"re_{status}",
+            wish.subject_id,
+        )
+        wish.send()
+        wishes.append(wish)
     world.start_worker(records=False)
-    wait_until(wish.done)
-    assert wish.effects() == []
-    assert [call["outcome"] for call in wish.calls()] == ["settled"]
+    for wish in wishes:
+        wait_until(wish.done)
+        assert wish.effects() == []
+        assert [call["outcome"] for call in wish.calls()] == ["settled"]
 
 
 def test_abandoned_payment_is_cancelled_without_being_touched(world: World) -> None:
@@ -192,22 +202,20 @@ def test_abandoned_payment_is_cancelled_without_being_touched(world: World) -> N
     assert len(wish.lines()) == 1
 
 
-@pytest.mark.parametrize("status", ["FAILED", "EXPIRED", "VOIDED"])
-def test_18_ended_payment_is_cancelled_once(world: World, status: str) -> None:
-    wish = wish_for(world, CANCEL, sends=False)
-    change(
-        world,
-        wish.payment_id,
-        status=status,
-        failure_reason="CARD_DECLINED" if status == "FAILED" else None,
-        amount_authorized=0,
-    )
+def test_18_ended_payment_is_cancelled_once(world: World) -> None:
+    wishes = []
+    for status in ("FAILED", "EXPIRED", "VOIDED"):
+        wish = wish_for(world, CANCEL, sends=False)
+        reason = "CARD_DECLINED" if status == "FAILED" else None
+        change(world, wish.payment_id, status=status, failure_reason=reason, amount_authorized=0)
+        wishes.append(wish)
     world.start_worker(records=False)
-    for _ in range(2):
+    for wish in wishes * 2:
         wish.send(cancellationReason="abandoned")
         wait_until(wish.done)
-    assert wish.effects() == wish.wanted
-    assert len(wish.lines()) == 1
+    for wish in wishes:
+        assert wish.effects() == wish.wanted
+        assert len(wish.lines()) == 1
 
 
 def test_cancel_that_was_refused_is_asked_for_again_under_a_new_key(world: World) -> None:
@@ -226,36 +234,40 @@ def test_cancel_that_was_refused_is_asked_for_again_under_a_new_key(world: World
     assert worker.logged("call.answered")
 
 
-@pytest.mark.parametrize("call", ["none", "intended", "absent"])
-def test_19_void_of_what_was_never_asked_needs_no_call(world: World, call: str) -> None:
+def voiding(world: World) -> Wish:
+    """A wish to be paid that was taken back, before anything is known of what it made."""
     payment_id = world.payment()
     change(world, payment_id, status="VOIDING")
-    create = Wish(world, CREATE, payment_id, payment_id, None, {"paymentId": str(payment_id)})
-    if call == "intended":
-        attempted(create, {}, attempts=0, state="intended")
-    if call == "absent":
-        attempted(create, {}, state="answered", outcome="absent", answered_at="2026-11-22T12:00:00Z")
-    world.send(create.command, queue="void_requested")
+    return Wish(world, CREATE, payment_id, payment_id, None, {"paymentId": str(payment_id)})
+
+
+def test_19_void_of_what_was_never_asked_needs_no_call(world: World) -> None:
+    never, intended, absent = creates = [voiding(world) for _ in range(3)]
+    attempted(intended, {}, attempts=0, state="intended")
+    attempted(absent, {}, state="answered", outcome="absent", answered_at="2026-11-22T12:00:00Z")
+    for create in creates:
+        world.send(create.command, queue="void_requested")
     world.start_worker(records=False)
-    wait_until(world.settled(payment_id, "VOIDED"))
+    for create in creates:
+        wait_until(world.settled(create.payment_id, "VOIDED"))
     wait_until(lambda: world.queued("void_requested") == 0)
     assert world.sandbox.requests() == []
-    assert [one["state"] for one in create.calls()] == ([] if call == "none" else ["answered"])
+    assert (never.state(), intended.state(), absent.state()) == (None, "answered", "answered")
     assert world.rows("select * from payments.audit_imbalances") == []
 
 
-@pytest.mark.parametrize("state", ["in_flight", "in_doubt", "to_reconcile", "parked"])
-def test_19_void_of_what_may_exist_waits_until_it_is_known(world: World, state: str) -> None:
-    payment_id = world.payment()
-    change(world, payment_id, status="VOIDING")
-    create = Wish(world, CREATE, payment_id, payment_id, None, {"paymentId": str(payment_id)})
-    attempted(create, {}, state=state)
-    world.send(create.command, queue="void_requested")
+def test_19_void_of_what_may_exist_waits_until_it_is_known(world: World) -> None:
+    states = ("in_flight", "in_doubt", "to_reconcile", "parked")
+    creates = [voiding(world) for _ in states]
+    for create, state in zip(creates, states, strict=True):
+        attempted(create, {}, state=state)
+        world.send(create.command, queue="void_requested")
     world.start_worker(records=False)
     wait_until(lambda: world.queued("void_requested") == 0)
-    assert world.status(payment_id) == "VOIDING"
     assert world.sandbox.requests() == []
-    assert create.state() == state
+    for create, state in zip(creates, states, strict=True):
+        assert world.status(create.payment_id) == "VOIDING"
+        assert create.state() == state
 
 
 def test_19_void_while_the_authorization_is_under_way_finds_out_first(world: World) -> None:
