@@ -1,7 +1,10 @@
 """Puts the API together: routes, what turns exceptions into answers, and the envelope around all."""
 
-from litestar import Litestar, Response
+from collections.abc import Iterable
+
+from litestar import HttpMethod, Litestar, Response, route
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
+from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp
 
 from payments.api.authorize import authorize
@@ -18,7 +21,9 @@ from payments.api.stripe_webhook import stripe_webhook
 from payments.api.wishes import capture, refund, void
 from payments.database.connections import DATABASE_AWAY
 
-ROUTES = (
+HTTP_NO_CONTENT = 204
+
+_HANDLERS = (
     authorize,
     list_payments,
     get_payment,
@@ -36,6 +41,28 @@ ROUTES = (
     schema_page,
     schema_document,
 )
+
+
+def _methods_by_path(handlers: Iterable[HTTPRouteHandler]) -> dict[str, set[str]]:
+    methods: dict[str, set[str]] = {}
+    for handler in handlers:
+        for path in handler.paths:
+            methods.setdefault(path, {"OPTIONS"}).update(handler.http_methods)
+    return methods
+
+
+_METHODS = _methods_by_path(_HANDLERS)
+
+
+@route(list(_METHODS), http_method=HttpMethod.OPTIONS, name="options", status_code=HTTP_NO_CONTENT)
+async def options(request: ApiRequest) -> Response[None]:
+    """Which methods the path takes. Litestar's own answer forgets those of a path's earlier handlers."""
+    template = str(request.scope["path_template"])
+    methods = next(methods for path, methods in _METHODS.items() if path.replace(":str}", "}") == template)
+    return Response(None, status_code=HTTP_NO_CONTENT, headers={"Allow": _allow(methods)})
+
+
+ROUTES = (options, *_HANDLERS)
 
 
 def build_app(services: Services) -> ASGIApp:
@@ -73,7 +100,7 @@ def _refusal(error: Exception) -> Refusal | None:
         case NotFoundException():
             return Refusal("not_found", "No route has this path; /schema lists them.")
         case MethodNotAllowedException():
-            allowed = _with_head((error.headers or {}).get("allow", ""))
+            allowed = _allow((error.headers or {}).get("allow", "").split(", "))
             return Refusal("method_not_allowed", f"This path takes {allowed}.", headers={"Allow": allowed})
         case HTTPException() if error.status_code < 500:
             return Refusal("malformed_request", "The request's head is not as HTTP demands.")
@@ -83,7 +110,6 @@ def _refusal(error: Exception) -> Refusal | None:
             return None
 
 
-def _with_head(allowed: str) -> str:
+def _allow(methods: Iterable[str]) -> str:
     """The envelope answers HEAD wherever there is GET; the routes know nothing of that."""
-    methods = {method.strip() for method in allowed.split(",")}
-    return ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))
+    return ", ".join(sorted({*methods, "HEAD"} if "GET" in methods else methods))

@@ -67,7 +67,7 @@ KEY = parameter(
 PREFER = parameter(
     "header",
     "Prefer",
-    f"`wait=N` (RFC 7240): let the answer wait until the payment has settled, N seconds at most, {WAIT_S_MAX} at most.",
+    f"`wait=N` (RFC 7240): answer when the payment or refund has settled, or after N seconds; {WAIT_S_MAX} at most.",
     {"type": "string"},
 )
 SIGNATURE = parameter(

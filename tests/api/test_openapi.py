@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,10 +16,12 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from payments.api.app import ROUTES
 from payments.api.openapi import document
+from payments.api.operations import OPERATIONS
 from payments.api.problems import PROBLEMS, problem_type
 from tests.api.driving import ApiProcess
 
-STRICTER = {"/payments", "/payments/authorize", "/webhooks/stripe"}
+WISHES = {f"/payments/{{paymentId}}/{what}" for what in ("capture", "void", "refunds")}
+STRICTER = {"/payments", "/payments/authorize", "/webhooks/stripe"} | WISHES
 DOCS = Path(__file__).parents[2] / "docs" / "http-api.md"
 
 
@@ -117,11 +120,32 @@ def test_the_examples_of_the_docs_run(api: ApiProcess, tmp_path: Path) -> None:
 schema = schemathesis.openapi.from_dict(document())
 
 
-@schema.parametrize()
-@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
-def test_what_is_answered_is_what_the_page_says(case: schemathesis.Case, api: ApiProcess) -> None:
-    # JSON Schema takes 1250.0 for an integer, we don't; and a cursor or a signature that looks right need not be right.
+def check_what_is_answered(case: schemathesis.Case, api: ApiProcess) -> None:
+    # JSON Schema takes 1250.0 for an integer, we don't; a cursor or a signature that looks right need not be right, and
+    # a key that looks new may stand for another request.
     excluded = [positive_data_acceptance] if case.path in STRICTER else []
     case.call_and_validate(
         base_url=api.url, headers={"Authorization": f"Bearer {api.key}"}, excluded_checks=list(excluded)
     )
+
+
+def of_one_operation(name: str) -> Callable[..., None]:
+    def test(case: schemathesis.Case, api: ApiProcess) -> None:
+        check_what_is_answered(case, api)
+
+    lenient = settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+    parametrized: Callable[..., None] = schema.include(operation_id=name).parametrize()(lenient(test))
+    return parametrized
+
+
+# A test of its own name for each: of tests that are called alike, pytest-xdist runs one.
+for _operation in OPERATIONS:
+    globals()[f"test_what_{_operation.name}_answers_is_what_the_page_says"] = of_one_operation(_operation.name)
+
+
+def test_options_names_the_methods_of_the_path(api: ApiProcess) -> None:
+    for path in {path for _, path in routes()}:
+        answer = httpx.options(api.url + re.sub(r"{\w+}", "0197f2c4-0000-7000-8000-000000000001", path))
+        known = {method for method, each in routes() if each == path}
+        allowed = known | {"OPTIONS"} | ({"HEAD"} if "GET" in known else set())
+        assert (answer.status_code, set(answer.headers["allow"].split(", "))) == (204, allowed)
