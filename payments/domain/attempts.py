@@ -116,12 +116,17 @@ Decision = Attempt | AlreadySettled | VoidWithoutCall | Later | Reconcile | Park
 _RENEWED = frozenset({CallOutcome.ABSENT, CallOutcome.SUPERSEDED})
 
 
-def decide_create(status: PaymentStatus | None, call: Call | None, now: datetime) -> Decision:
+def decide_create(
+    status: PaymentStatus | None, call: Call | None, now: datetime, *, has_intent: bool = False
+) -> Decision:
     """What to do about the command to create a payment's PaymentIntent."""
     if status is None:
         return Unclaimed()
     if status not in {PaymentStatus.REQUESTED, PaymentStatus.VOIDING}:
         return _unwanted(f"the payment is {status}", call)
+    if has_intent and (call is None or call.outcome in _RENEWED or not call.may_have_acted):
+        # Whatever was proved: it is there, and neither a second one nor a void that forgets it may follow.
+        return _unwanted("its PaymentIntent is known", call)
     if status is PaymentStatus.VOIDING and (call is None or not call.may_have_acted):
         return VoidWithoutCall()
     # VOIDING goes on, too: what the first attempt has made must be known before it can be cancelled.

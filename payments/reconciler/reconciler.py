@@ -3,7 +3,8 @@
 Guarantee: whatever is open at Stripe, in doubt, or lost between us comes to its end, though every webhook and every
 answer be lost; what was found goes through the inbox, so that nothing is decided twice. Not here: weighing it.
 Many may run: each job is one process's turn at a time, or shares out its rows. A process may die at any instruction:
-its turn or its claims run out, and all it had committed stands. While Stripe does not answer, nobody is asked.
+its turn or its claims run out, and all it had committed stands. A job that gets no answer from Stripe backs off, alone:
+it may be in trouble with one list or one object only.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ from payments.reconciler.sweep import SWEEP
 from payments.reconciler.watching import WATCHES
 
 JOBS: tuple[Job, ...] = (CALLS, SWEEP, WATCHES, EVENTS, LOST)
-# While Stripe does not answer, the pauses double up to this.
+# While Stripe does not answer a job, its pauses double up to this.
 AWAY_PAUSE_S_MAX = 300.0
 # While the database does not.
 DATABASE_PAUSE_S = 2.0
@@ -41,8 +42,7 @@ class Reconciler:
         self._around = around
         self._jobs = jobs
         self._due_s = dict.fromkeys((job.name for job in jobs), 0.0)
-        self._away_s = 0.0
-        self._away_in: str | None = None
+        self._away_s = dict.fromkeys(self._due_s, 0.0)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Works until `stop` is set; waits out a database or a Stripe that is away."""
@@ -69,38 +69,37 @@ class Reconciler:
             try:
                 has_more = await self._run_part(job)
                 pause_s = 0.0 if has_more else pause_s
+                if has_more is not None:
+                    self._away_s[job.name] = 0.0
             except StripeAway as error:
-                self._away_in = job.name
-                return self._wait_for_stripe(error)
+                pause_s = self._wait_for_stripe(job, error)
             except (psycopg.Error, PoolTimeout) as error:
                 log.warning("reconciler.database_away", job=job.name, error=str(error).strip())
                 pause_s = max(pause_s, DATABASE_PAUSE_S)
             except Exception:
                 log.exception("reconciler.job_failed", job=job.name)
                 pause_s = max(pause_s, DATABASE_PAUSE_S)
-            else:
-                if self._away_in == job.name:  # the others may not have asked at all
-                    self._away_in, self._away_s = None, 0.0
             self._due_s[job.name] = time.monotonic() + pause_s
         return max(0.0, min(self._due_s.values()) - time.monotonic())
 
-    def _wait_for_stripe(self, error: StripeAway) -> float:
-        """Nobody is asked for a while; the pauses double."""
-        self._away_s = min(AWAY_PAUSE_S_MAX, max(error.pause_s, 2 * self._away_s))
+    def _wait_for_stripe(self, job: Job, error: StripeAway) -> float:
+        """The job asks nothing for a while; the pauses double."""
+        pause_s = self._away_s[job.name] = min(AWAY_PAUSE_S_MAX, max(error.pause_s, 2 * self._away_s[job.name]))
         if error.is_key_refused:
-            log.critical("reconciler.key_refused", why=error.why, pause_s=self._away_s)
+            log.critical("reconciler.key_refused", job=job.name, why=error.why, pause_s=pause_s)
         else:
-            log.warning("reconciler.stripe_away", why=error.why, pause_s=self._away_s)
-        return self._away_s
+            log.warning("reconciler.stripe_away", job=job.name, why=error.why, pause_s=pause_s)
+        return pause_s
 
-    async def _run_part(self, job: Job) -> bool:
+    async def _run_part(self, job: Job) -> bool | None:
+        """Whether more waits; None when it was not this process's turn, or there was nothing to do."""
         if not job.takes_turns:
             return await job.run(self._around)
         if job.has_work is not None and not await job.has_work(self._around):
-            return False
+            return None
         turn = await take_turn(self._around, job)
         if turn is None:
-            return False
+            return None
         pause_s = TURN_PAUSE_S
         try:
             has_more = await self._work(job, turn)

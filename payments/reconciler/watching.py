@@ -43,7 +43,7 @@ LOOKS_MAX = 8
 # A claim ends by itself, should its process die: longer than the longest calls of a look, and its writing.
 LEASE_EXTRA_S = 30.0
 REFUND_PAGES_MAX = 10  # a thousand refunds of one payment
-# One whose look broke waits so long; the others go on.
+# One whose look broke, or got no answer, waits so long; the others go on.
 BROKEN_PAUSE_S = 60.0
 
 _QUERIES = load_queries("reconciler")
@@ -67,15 +67,18 @@ class _Seen(msgspec.Struct):
 
 
 async def look_at_watches(around: Surroundings) -> bool:
-    """Looks at one batch of what is due; whether more may be. Raises StripeAway when Stripe does not answer."""
+    """Looks at one batch of what is due; whether more may be. Raises StripeAway when Stripe answers none of them."""
     claims = await _claim(around)
     results = await asyncio.gather(*(_follow(around, claim) for claim in claims), return_exceptions=True)
     for claim, result in zip(claims, results, strict=True):
         if isinstance(result, BaseException) and not isinstance(result, StripeAway):
             await _record_broken(around, claim, result)
-    for result in results:
-        if isinstance(result, StripeAway):
-            raise result
+    away = [result for result in results if isinstance(result, StripeAway)]
+    if away:
+        around.found["looks without an answer"] += len(away)
+        if len(away) == len(results):  # else only these objects are in trouble, and they are put off
+            raise away[0]
+        log.warning("watches.unanswered", count=len(away), why=away[0].why)
     return len(claims) == LOOKS_MAX
 
 
@@ -129,8 +132,10 @@ async def _follow(around: Surroundings, claim: _Claimed) -> None:
             around.found["payments looked at"] += 1
             try:
                 seen = await _look(around, watched, look)
-            except StripeAway:
-                await _again(around, claim, watched.looks, 0.0)
+            except StripeAway as error:
+                # Put off like any other: one object that Stripe cannot show must not be the first in every batch.
+                pause_s = max(error.pause_s, decide_pause(watched, claim.now, limits_of(around)).total_seconds())
+                await _again(around, claim, watched.looks, min(pause_s, BROKEN_PAUSE_S))
                 raise
             await _record(around, claim, seen)
         case other:

@@ -29,7 +29,7 @@ def read_command(message: object) -> Command:
 
 def decide(situation: Situation) -> Decision:
     """A payment is asked for once."""
-    return decide_create(situation.status, situation.call, situation.now)
+    return decide_create(situation.status, situation.call, situation.now, has_intent=situation.has_intent)
 
 
 def build_parameters(situation: Situation) -> dict[str, Any]:

@@ -82,15 +82,33 @@ async def test_pauses_double_while_stripe_is_away_and_end_with_its_answer(around
             raise answer
         return False
 
-    async def idle(_: Surroundings) -> bool:
-        return False
-
-    # One that asks nothing of Stripe proves nothing of it.
-    reconciler = Reconciler(around, (Job("idle", idle, lambda _: 0.0, takes_turns=False), job(ask, every_s=0.0)))
-    pauses = [await reconciler._run_due() for _ in range(12)]
+    reconciler = Reconciler(around, (job(ask, every_s=0.0),))
+    pauses = []
+    for _ in range(12):
+        reconciler._due_s["a job"] = 0.0
+        pauses.append(round(await reconciler._run_due()))
     assert pauses[:8] == [2, 4, 8, 16, 32, 64, 128, 256]
     assert pauses[8:10] == [AWAY_PAUSE_S_MAX] * 2
     assert pauses[10:] == [0, 2]
+
+
+async def test_a_job_that_gets_no_answer_stops_no_other(around: Surroundings) -> None:
+    """The list of events may be in trouble, and all else of Stripe well."""
+    done = 0
+
+    async def asks_in_vain(_: Surroundings) -> bool:
+        raise StripeAway("down", 2.0)
+
+    async def works(_: Surroundings) -> bool:
+        nonlocal done
+        done += 1
+        return False
+
+    other = Job("another", works, lambda _: 0.0, takes_turns=False)
+    reconciler = Reconciler(around, (job(asks_in_vain), other))
+    for _ in range(5):
+        assert await reconciler._run_due() == 0
+    assert done == 5
 
 
 async def test_one_job_that_breaks_stops_no_other(around: Surroundings) -> None:

@@ -199,3 +199,15 @@ def test_refund_is_for_a_requested_one_only(
         assert isinstance(decision, Park)
     else:
         assert decision == wanted_refund(call)
+
+
+@given(status=st.sampled_from([PaymentStatus.REQUESTED, PaymentStatus.VOIDING]), call=maybe_calls)
+def test_payment_intent_that_is_known_gets_no_second_one_and_is_never_forgotten(
+    status: PaymentStatus, call: Call | None
+) -> None:
+    """Also after a proof of absence: Stripe may have carried out the call later than anybody waited."""
+    decision = decide_create(status, call, NOW, has_intent=True)
+    assert decision != VoidWithoutCall()
+    if isinstance(decision, Attempt):
+        assert call is not None
+        assert (decision.renews, call.attempts > 0) == (False, True), "only the same key, which makes nothing twice"

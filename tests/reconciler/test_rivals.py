@@ -1,0 +1,46 @@
+"""What one bad object, or one late word of Stripe's, must never do to the rest."""
+
+from typing import Any
+
+from tests.conftest import wait_until
+from tests.reconciler.test_watches import browser_payment
+from tests.worker.world import INTENTS, World
+
+QUICK: dict[str, Any] = {"PAYMENTS_RECONCILE_AFTER_S": "0.3", "PAYMENTS_EVENTS_BACKFILL_S": "86400"}
+
+
+def test_one_object_that_stripe_cannot_show_holds_up_nobody(world: World) -> None:
+    """Stripe answers 500 for one PaymentIntent, and is well otherwise: the other payments end, without any webhook."""
+    worker = world.start_worker(**QUICK)
+    bad, bad_intent = browser_payment(world)
+    good, good_intent = browser_payment(world)
+    worker.stop()
+    match = {"path": f"{INTENTS}/{bad_intent}", "method": "GET"}
+    world.sandbox.steer("POST", "faults", fault="status", status=500, match=match, times=None)
+    world.execute("update payments.watches set next_look_at = now(), looks = 3")
+    # No watch helps this one: only the events tell of it.
+    world.execute("update payments.watches set next_look_at = now() + interval '1 hour' where payment_id = %s", good)
+    world.sandbox.steer("POST", "browser/authenticate", payment_intent=good_intent, outcome="succeed")
+    world.execute("delete from payments.reconciler_progress")
+    restarted = world.start_worker(**QUICK | {"PAYMENTS_EVENTS_BACKFILL_S": "0.5"})
+    wait_until(lambda: restarted.logged("reconciler.stripe_away"))
+    wait_until(world.settled(good))
+    assert world.status(bad) == "ACTION_REQUIRED"
+
+
+def test_a_payment_intent_that_is_known_is_never_made_again(world: World) -> None:
+    """Stripe carries a call out later than anybody waited: its webhook comes while its absence is being proved."""
+    payment_id = world.request()
+    world.sandbox.fault("after_executing", payment_id, times=None)
+    worker = world.start_worker(**QUICK)
+    wait_until(lambda: (world.call(payment_id) or {}).get("state") == "in_doubt")
+    worker.stop()
+    world.sandbox.clear_faults()
+    (intent,) = world.sandbox.intents(payment_id)
+    world.execute("update payments.stripe_requests set state = 'answered', outcome = 'absent', answered_at = now()")
+    world.execute("update payments.payments set processor_payment_intent = %s", intent["id"])
+    world.send({"paymentId": str(payment_id)})
+    world.execute("update pgmq.q_payment_requested set vt = now()")
+    world.start_worker(**QUICK)
+    wait_until(lambda: world.queued() == 0)
+    assert [one["id"] for one in world.sandbox.intents(payment_id)] == [intent["id"]]
