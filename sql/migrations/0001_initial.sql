@@ -918,6 +918,8 @@ create table payments.inbox (
   constraint inbox_processed_has_outcome check ((processed_at is null) = (outcome is null))
 );
 create index inbox_unprocessed on payments.inbox (inbox_id) where processed_at is null;
+-- What was put off comes due without a walk through all that waits.
+create index inbox_put_off on payments.inbox (next_attempt_at) where processed_at is null and next_attempt_at is not null;
 create index inbox_by_payment on payments.inbox (payment_id, inbox_id) where payment_id is not null;
 create trigger guard_inbox before insert on payments.inbox
 for each row when (new.source <> 'stripe-webhook' and not payments.hears_stripe())

@@ -186,7 +186,7 @@ with candidates as materialized (
     and not exists (
       select from payments.outbox o
       where o.aggregate_id = p.payment_id and o.event_type = 'payment-requested'
-        and not payments.is_dispatched(payments.last_batch('payment_requested'), o.xid, o.outbox_id)
+        and not payments.is_dispatched((select payments.last_batch('payment_requested')), o.xid, o.outbox_id)
     )
   order by p.status, p.payment_id limit %(looked_at_max)s
 )
@@ -210,7 +210,7 @@ with candidates as materialized (
     and not exists (
       select from payments.outbox o
       where o.aggregate_id = p.payment_id and o.event_type = 'capture-requested'
-        and not payments.is_dispatched(payments.last_batch('capture_requested'), o.xid, o.outbox_id)
+        and not payments.is_dispatched((select payments.last_batch('capture_requested')), o.xid, o.outbox_id)
     )
   order by p.payment_id limit %(looked_at_max)s
 )
@@ -234,7 +234,7 @@ with candidates as materialized (
     and not exists (
       select from payments.outbox o
       where o.aggregate_id = p.payment_id and o.event_type = 'void-requested'
-        and not payments.is_dispatched(payments.last_batch('void_requested'), o.xid, o.outbox_id)
+        and not payments.is_dispatched((select payments.last_batch('void_requested')), o.xid, o.outbox_id)
     )
   order by p.payment_id limit %(looked_at_max)s
 )
@@ -258,7 +258,7 @@ with candidates as materialized (
     and not exists (
       select from payments.outbox o
       where o.aggregate_id = f.payment_id and o.event_type = 'refund-requested'
-        and not payments.is_dispatched(payments.last_batch('refund_requested'), o.xid, o.outbox_id)
+        and not payments.is_dispatched((select payments.last_batch('refund_requested')), o.xid, o.outbox_id)
     )
   order by f.updated_at limit %(looked_at_max)s
 )
