@@ -14,7 +14,7 @@ import structlog
 
 from payments.database.connections import transaction
 from payments.database.queries import load_queries
-from payments.domain.attempts import CallOutcome
+from payments.domain.attempts import KEY_AGE_MAX, CallOutcome
 from payments.domain.signals import Kind
 from payments.domain.states import PaymentStatus
 from payments.inbox.fetching import last_history_id, receive_fetched
@@ -47,12 +47,16 @@ log = structlog.get_logger()
 
 
 class Case(msgspec.Struct, frozen=True):
-    """A doubtful call: since when its effect may exist, from when on it is certainly done; the reason of a cancel."""
+    """A doubtful call: since when its effect may exist, from when on it is certainly done; the reason of a cancel.
+
+    `swept_to`: how far down the sweep has looked for it, every part from the beginning on.
+    """
 
     doubtful: Doubtful
     since: datetime
     quiet_at: datetime
     cancellation_reason: str
+    swept_to: datetime | None = None
 
 
 class Evidence(msgspec.Struct, frozen=True):
@@ -73,7 +77,8 @@ async def find_cases(around: Surroundings) -> list[Case]:
     """The calls to reconcile, from the oldest on, that have been quiet for long enough."""
     values = {
         "quiet_s": around.settings.reconcile_after_s,
-        "call_s": around.settings.stripe_timeout_s,
+        "attempt_s": around.settings.lease_s + around.settings.stripe_timeout_s,
+        "key_s": KEY_AGE_MAX.total_seconds(),
         "rows_max": CALLS_MAX,
     }
     async with around.pool.connection() as conn:
@@ -94,6 +99,7 @@ def _read(row: tuple[Any, ...]) -> Case:
         since,
         quiet_at,
         reason,
+        swept_to,
     ) = row
     doubtful = Doubtful(
         call_id=call_id,
@@ -105,7 +111,7 @@ def _read(row: tuple[Any, ...]) -> Case:
         capture_id=capture_id,
         refund_status=refund_status,
     )
-    return Case(doubtful, since, quiet_at, reason or BY_CUSTOMER)
+    return Case(doubtful, since, quiet_at, reason or BY_CUSTOMER, swept_to)
 
 
 async def look_into(around: Surroundings, cases: list[Case]) -> None:

@@ -1,10 +1,12 @@
 """Looks for PaymentIntents that may or may not exist among all that were made: Stripe's list knows no metadata filter.
 
 One sweep serves all calls in doubt: from the newest PaymentIntent down to the first attempt of the oldest call. It goes
-on where it stood, in whatever process; a call is absent only if one whole sweep, begun when it was over, never met it.
+on where it stood, in whatever process; a call is absent only if one whole sweep, begun when it was over, never met it:
+each part notes for which calls it has looked, so who joins halfway waits for the next.
 """
 
 import math
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -44,8 +46,9 @@ class Sweep(msgspec.Struct, frozen=True):
         return self.position <= self.bottom
 
     def proves(self, case: Case) -> bool:
-        """Whether what a whole sweep has not met was never made by this call."""
-        return case.quiet_at <= self.began and case.since - SKEW_MAX >= self.bottom
+        """Whether what the whole sweep does not meet was never made by this call."""
+        is_in_it = case.swept_to == self.position
+        return is_in_it and case.quiet_at <= self.began and case.since - SKEW_MAX >= self.bottom
 
 
 async def sweep(around: Surroundings) -> bool:
@@ -54,9 +57,10 @@ async def sweep(around: Surroundings) -> bool:
     if not cases:
         return False
     around.found["doubtful calls"] += len(cases)
-    going = await _take_up(around, cases)
-    if going is None:
+    taken_up = await _take_up(around, cases)
+    if taken_up is None:
         return False  # another process has it
+    going, cases = taken_up
     by_payment = {str(case.doubtful.subject_id): case for case in cases}
     matches: dict[str, list[dict[str, Any]]] = {}
     pages, reached, is_done = 0, going.position, False
@@ -84,20 +88,25 @@ def _made_at(objects: list[dict[str, Any]], otherwise: datetime) -> datetime:
     return datetime.fromtimestamp(created, UTC) if type(created) is int else otherwise
 
 
-async def _take_up(around: Surroundings, cases: list[Case]) -> Sweep | None:
+async def _take_up(around: Surroundings, cases: list[Case]) -> tuple[Sweep, list[Case]] | None:
     """The sweep that is under way, else a new one for the calls there are; None when another process was quicker."""
     async with transaction(around.pool) as conn:
         progress, now = await read_progress(conn, BEGAN, BOTTOM, POSITION)
         if len(progress) == 3:
             going = Sweep(progress[BEGAN], progress[BOTTOM], progress[POSITION])
             if not going.is_over and any(going.proves(case) for case in cases):
-                return going
+                return going, cases
         fresh = Sweep(now, min(case.since for case in cases) - SKEW_MAX, now + FUTURE)
         if not await move_progress(conn, POSITION, progress.get(POSITION), fresh.position):
             return None
         await move_progress(conn, BEGAN, progress.get(BEGAN), fresh.began)
         await move_progress(conn, BOTTOM, progress.get(BOTTOM), fresh.bottom)
-        return fresh
+        await conn.execute(_QUERIES["begin_sweep"], {"call_ids": _ids(cases), "position": fresh.position})
+        return fresh, [msgspec.structs.replace(case, swept_to=fresh.position) for case in cases]
+
+
+def _ids(cases: Iterable[Case]) -> list[int]:
+    return [case.doubtful.call_id for case in cases]
 
 
 async def _conclude(
@@ -112,6 +121,10 @@ async def _conclude(
         await _settle_found(around, by_payment[payment_id], intents)
     async with transaction(around.pool) as conn:
         is_ours = await move_progress(conn, POSITION, going.position, reached)
+        if is_ours:
+            unseen = _ids(case for payment_id, case in by_payment.items() if payment_id not in matches)
+            values = {"call_ids": unseen, "before": going.position, "position": reached}
+            await conn.execute(_QUERIES["move_sweep"], values)
     if not is_ours or reached > going.bottom:
         return
     for payment_id, case in by_payment.items():

@@ -816,6 +816,7 @@ create table payments.stripe_requests (
   first_attempt_at timestamptz,
   last_attempt_at timestamptz,
   answered_at timestamptz,
+  swept_to timestamptz,
   unique (subject_id, operation, generation),
   constraint stripe_requests_answered_has_outcome check ((state = 'answered') = (answered_at is not null))
 );
@@ -837,6 +838,9 @@ comment on column payments.stripe_requests.state is
   'intended: not sent yet. in_flight: sent, no answer yet. in_doubt: no clear answer (timeout, 5xx); the same key goes out again. '
   'to_reconcile: the key is no longer to be trusted; the reconciler looks for the effect at Stripe before anything is sent. '
   'answered: Stripe has said yes or no. parked: needs an operator.';
+
+comment on column payments.stripe_requests.swept_to is
+  'Down to here the reconciler''s sweep has looked for the call''s effect, without a gap from its beginning on.';
 
 -- ------------------------------------------------------------------------------------------------------------------
 -- The reconciler: what is asked of Stripe when nobody tells us
@@ -1376,7 +1380,7 @@ grant insert (payment_id, signal, source, from_status, to_status, decision, why,
 on payments.payment_history to payments_worker;
 grant insert (event_id, event_type, aggregate_id, sequence, payload, headers, occurred_at) on payments.outbox to payments_worker;
 grant insert, update (
-  attempts, state, outcome, http_status, stripe_request_id, last_error, first_attempt_at, last_attempt_at, answered_at
+  attempts, state, outcome, http_status, stripe_request_id, last_error, first_attempt_at, last_attempt_at, answered_at, swept_to
 ) on payments.stripe_requests to payments_worker;
 grant select, update on payments.rate_limits to payments_worker;
 grant insert (source, message_id, message_type, payment_id, payload) on payments.inbox to payments_worker;

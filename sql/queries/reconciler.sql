@@ -112,21 +112,36 @@ values (%(payment_id)s, %(signal)s, 'reconciler', %(from_status)s, %(to_status)s
 select from payments.stripe_requests where state = 'to_reconcile' limit 1;
 
 -- name: find_doubtful
--- Calls whose key is of no use any more, some time after the last attempt, and what our books say of their subjects. One that
--- Stripe has answered is not running there any more; any other may, for as long as we would have waited.
+-- Calls whose key is of no use any more, some time after the last attempt, and what our books say of their subjects. Under a
+-- young key Stripe has kept an error, which is all that an attempt still on its way can get. Under an old one such an attempt
+-- may take effect: until its lease and its time limit have both run out.
 select
   c.call_id, c.payment_id, c.subject_id, c.operation, p.status, p.processor_payment_intent, p.capture_id, f.status,
-  coalesce(c.first_attempt_at, c.created_at), q.quiet_at, c.parameters ->> 'cancellation_reason'
+  coalesce(c.first_attempt_at, c.created_at), q.quiet_at, c.parameters ->> 'cancellation_reason', c.swept_to
 from payments.stripe_requests c
 join payments.payments p using (payment_id)
 left join payments.refunds f on f.refund_id = c.subject_id and c.operation = 'create_refund'
 cross join lateral (
   select coalesce(c.last_attempt_at, c.created_at)
-    + make_interval(secs => %(quiet_s)s::float8 + case when c.http_status is null then %(call_s)s::float8 else 0 end)
+    + make_interval(secs => %(quiet_s)s::float8 + case
+      when c.first_attempt_at > clock_timestamp() - make_interval(secs => %(key_s)s::float8) then 0
+      else %(attempt_s)s::float8
+    end)
 ) q (quiet_at)
 where c.state = 'to_reconcile' and q.quiet_at <= clock_timestamp()
 order by c.call_id
 limit %(rows_max)s;
+
+-- name: begin_sweep
+-- A new sweep looks for these calls from its beginning on, and for no other.
+update payments.stripe_requests
+set swept_to = case when call_id = any(%(call_ids)s) then %(position)s::timestamptz end
+where state = 'to_reconcile';
+
+-- name: move_sweep
+-- A part of a sweep was looked through for these calls; one that had missed an earlier part has missed this one, too.
+update payments.stripe_requests set swept_to = %(position)s::timestamptz
+where call_id = any(%(call_ids)s) and swept_to = %(before)s::timestamptz;
 
 -- name: lock_doubtful
 -- The call once more, under its payment's lock; nothing when somebody else has settled it.

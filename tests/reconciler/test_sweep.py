@@ -11,6 +11,7 @@ import pytest
 
 from payments.database.connections import open_pool
 from payments.domain.states import PaymentStatus
+from payments.reconciler import calls
 from payments.reconciler import sweep as sweeping
 from payments.reconciler.calls import Case
 from payments.reconciler.jobs import Surroundings
@@ -68,8 +69,8 @@ class Bench:
     def __init__(self, conn: psycopg.Connection[Any], around: Surroundings, stripe: Stripe) -> None:
         self.conn, self.around, self.stripe = conn, around, stripe
 
-    def doubtful(self) -> UUID:
-        payment_id = insert_payment(self.conn)
+    def doubtful(self, payment_id: UUID | None = None) -> UUID:
+        payment_id = payment_id or insert_payment(self.conn)
         self.conn.execute(
             "insert into payments.stripe_requests (payment_id, subject_id, operation, idempotency_key, parameters,"
             " attempts, state, http_status, first_attempt_at, last_attempt_at)"
@@ -139,6 +140,30 @@ async def test_part_by_part_nothing_is_absent_before_the_end(bench: Bench, monke
     assert rows == [(made, "pi_0/req_one")]
 
 
+@pytest.mark.parametrize("calls_max", [200, 1], ids=["became doubtful then", "had no room before"])
+async def test_who_joins_halfway_is_looked_for_from_the_top(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, calls_max: int
+) -> None:
+    """What was looked through without it proves nothing for it, though its last attempt be as old as the others'."""
+    monkeypatch.setattr(sweeping, "PAGES_MAX", 3)
+    monkeypatch.setattr(calls, "CALLS_MAX", calls_max)
+    first = bench.doubtful()
+    made = bench.doubtful() if calls_max == 1 else None
+    bench.stripe.add(0)
+    for number in range(1, 4):
+        bench.stripe.add(number)
+    joined = made or insert_payment(bench.conn)
+    bench.stripe.add(4, joined)
+    bench.stripe.add(5, first)
+    assert await sweep(bench.around) is True  # past both
+    if made is None:
+        bench.doubtful(joined)
+    while await sweep(bench.around) or bench.calls()[1][0] == "to_reconcile":
+        pass
+    assert bench.calls() == [("answered", "settled")] * 2
+    assert bench.commands() == []
+
+
 async def test_made_at_the_very_edge_is_found(bench: Bench) -> None:
     """Stripe's clock is ten minutes behind ours."""
     payment_id = bench.doubtful()
@@ -167,4 +192,6 @@ async def test_sweep_proves_only_what_it_saw_the_whole_of(
         status=PaymentStatus.REQUESTED,
     )
     going = Sweep(NOW, NOW - SKEW_MAX, NOW)
-    assert going.proves(Case(doubtful, since, quiet_at, "")) is is_proved
+    assert going.proves(Case(doubtful, since, quiet_at, "", NOW)) is is_proved
+    assert not going.proves(Case(doubtful, since, quiet_at, "", NOW + timedelta(seconds=1)))
+    assert not going.proves(Case(doubtful, since, quiet_at, ""))
