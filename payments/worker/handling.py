@@ -121,8 +121,13 @@ class Handler:
 
     async def _hold(self, lease: Leased) -> Leased | None:
         """A lease that outlasts the call; None when it was lost, or is too short even when new: then nobody calls."""
-        if lease.ends_at - time.monotonic() >= self._around.call_timeout_s:
+        left_s = lease.ends_at - time.monotonic()
+        if left_s >= self._around.call_timeout_s:
             return lease
+        if left_s <= 0:
+            # Who knows how long ago: the key's age was checked while it held.
+            log.warning("lease.lost", queue=self.queue.name, msg_id=lease.msg_id)
+            return None
         async with transaction(self._around.pool) as conn:
             extended = await self.queue.extend(conn, [lease])
         if not extended:

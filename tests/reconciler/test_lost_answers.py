@@ -110,15 +110,21 @@ def test_09_one_sweep_in_many_parts_serves_all_calls(world: World, monkeypatch: 
     assert [len(world.sandbox.intents(payment_id)) for payment_id in (made, unmade)] == [1, 1]
 
 
-def test_09_no_new_key_while_the_last_attempt_may_still_be_at_work(world: World) -> None:
+@pytest.mark.parametrize("http_status", [None, 503])
+def test_09_no_new_key_while_the_last_attempt_may_still_be_at_work(world: World, http_status: int | None) -> None:
+    """Also when the answer of an earlier attempt still stands beside the call."""
     payment_id = world.request()
     world.sandbox.fault("before_executing", payment_id, times=None)
     worker = world.start_worker(**QUICK)
     wait_until(lambda: (world.call(payment_id) or {}).get("state") == "in_doubt")
     worker.stop()
     world.sandbox.clear_faults()
-    world.execute("update payments.stripe_requests set state = 'to_reconcile', last_attempt_at = now()")
-    settings: dict[str, Any] = {**QUICK, "STRIPE_TIMEOUT_S": "600", "PAYMENTS_LEASE_S": "900"}
+    world.execute(
+        "update payments.stripe_requests set state = 'to_reconcile', http_status = %s,"
+        f" first_attempt_at = now() - {OLD}, last_attempt_at = now() - interval '30 s'",
+        http_status,
+    )
+    settings: dict[str, Any] = {**QUICK, "STRIPE_TIMEOUT_S": "20", "PAYMENTS_LEASE_S": "900"}
     world.start_worker(**settings)
     # Time enough for some turns: the job has none of its own, the call is not quiet yet.
     wait_until(lambda: world.rows("select from payments.reconciler_progress where job = 'turn/sweep'"))

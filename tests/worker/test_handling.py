@@ -122,6 +122,19 @@ def test_handler_does_not_call_on_a_lease_it_has_lost(database: Database) -> Non
     on_bench(database, test)
 
 
+def test_handler_does_not_call_on_a_lease_that_is_over_though_nobody_else_has_it(database: Database) -> None:
+    """A process that was stopped for hours would send a key that Stripe has forgotten."""
+
+    async def test(bench: Bench) -> None:
+        lease = msgspec.structs.replace(await bench.lease(), ends_at=time.monotonic())
+        bench.rows("update pgmq.q_payment_requested set vt = now() returning msg_id")
+        await bench.handle(lease)
+        assert bench.sent == []
+        assert len(bench.rows("select * from pgmq.q_payment_requested")) == 1
+
+    on_bench(database, test)
+
+
 def test_handler_does_not_call_when_even_a_new_lease_is_too_short(database: Database) -> None:
     async def test(bench: Bench) -> None:
         await bench.handle(await bench.lease())
