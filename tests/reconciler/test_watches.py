@@ -121,8 +121,8 @@ def test_25_orphan_hold_is_voided_after_its_time_limit(world: World) -> None:
     world.execute("select pgmq.send('void_requested', %s::jsonb)", json.dumps(payload))
     wait_until(world.settled(orphan, "VOIDED"))
     assert events(world, orphan)[-2:] == ["void-requested", "payment-voided"]
-    why = "select why from payments.payment_history where payment_id = %s and to_status = 'VOIDING'"
-    assert world.row(why, orphan) == ("no order has claimed the hold in time",)
+    why = "select why from payments.payment_history where payment_id = %s and from_status || to_status = %s"
+    assert world.row(why, orphan, "AUTHORIZEDVOIDING") == ("no order has claimed the hold in time",)
     assert world.status(claimed) == "AUTHORIZED"
     (intent,) = world.sandbox.intents(claimed)
     assert intent["status"] == "requires_capture"
