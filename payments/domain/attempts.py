@@ -117,9 +117,14 @@ _RENEWED = frozenset({CallOutcome.ABSENT, CallOutcome.SUPERSEDED})
 
 
 def decide_create(
-    status: PaymentStatus | None, call: Call | None, now: datetime, *, has_intent: bool = False
+    status: PaymentStatus | None,
+    call: Call | None,
+    now: datetime,
+    *,
+    has_intent: bool = False,
+    asked_at: datetime | None = None,
 ) -> Decision:
-    """What to do about the command to create a payment's PaymentIntent."""
+    """What to do about the command to create a payment's PaymentIntent; `asked_at`: when the payment was accepted."""
     if status is None:
         return Unclaimed()
     if status not in {PaymentStatus.REQUESTED, PaymentStatus.VOIDING}:
@@ -130,7 +135,7 @@ def decide_create(
     if status is PaymentStatus.VOIDING and (call is None or not call.may_have_acted):
         return VoidWithoutCall()
     # VOIDING goes on, too: what the first attempt has made must be known before it can be cancelled.
-    return _decide_wanted(call, now, is_repeatable=False)
+    return _decide_wanted(call, now, is_repeatable=False, asked_at=asked_at)
 
 
 def decide_capture(
@@ -199,23 +204,39 @@ def _cancel_again(call: Call, now: datetime) -> Attempt | Later:
     return Later(min(pause_s, pause_s - passed_s), "refused a moment ago")
 
 
-def decide_refund(call: Call | None, now: datetime, *, exists: bool, is_requested: bool, has_intent: bool) -> Decision:
-    """What to do about the command to make a refund; `is_requested`: Stripe has not answered for it yet."""
+def decide_refund(  # noqa: PLR0913 - all that a refund depends on
+    call: Call | None,
+    now: datetime,
+    *,
+    exists: bool,
+    is_requested: bool,
+    has_intent: bool,
+    asked_at: datetime | None = None,
+) -> Decision:
+    """What to do about the command to make a refund.
+
+    `is_requested`: Stripe has not answered for it yet. `asked_at`: when it was asked for.
+    """
     if not exists:
         return Unclaimed()
     if not is_requested:
         return _unwanted("the refund is not REQUESTED any more", call)
     if not has_intent:
         return Park("no PaymentIntent is known that could be refunded")
-    return _decide_wanted(call, now, is_repeatable=False)
+    return _decide_wanted(call, now, is_repeatable=False, asked_at=asked_at)
 
 
 def _unwanted(why: str, call: Call | None) -> AlreadySettled:
     return AlreadySettled(why, close_call=call is not None and call.is_open)
 
 
-def _decide_wanted(call: Call | None, now: datetime, *, is_repeatable: bool) -> Decision:
+def _decide_wanted(
+    call: Call | None, now: datetime, *, is_repeatable: bool, asked_at: datetime | None = None
+) -> Decision:
     """For a wish that stands; `is_repeatable`: Stripe does it at most once, under whatever key."""
+    if call is None and asked_at is not None and now - asked_at >= KEY_AGE_MAX:
+        # A restored backup may have lost the call, and Stripe its key.
+        return Reconcile("asked for too long ago to be called for without looking")
     if call is None:
         return Attempt()
     decision: Decision

@@ -67,7 +67,7 @@ async def find_refund(conn: Connection, command: Command) -> Refund | None:
     """The refund of a command, if the payment has it; the payment must be locked."""
     values = {"refund_id": command.subject_id, "payment_id": command.payment_id}
     row = await (await conn.execute(_QUERIES["find_refund"], values)).fetchone()
-    return None if row is None else Refund(*cast("tuple[UUID, int, str | None, str]", row))
+    return None if row is None else Refund(*cast("tuple[UUID, int, str | None, str, datetime]", row))
 
 
 async def find_call(conn: Connection, operation_name: str, subject_id: UUID) -> KnownCall | None:

@@ -29,7 +29,14 @@ def read_command(message: object) -> Command:
 
 def decide(situation: Situation) -> Decision:
     """A payment is asked for once."""
-    return decide_create(situation.status, situation.call, situation.now, has_intent=situation.has_intent)
+    payment = situation.payment
+    return decide_create(
+        situation.status,
+        situation.call,
+        situation.now,
+        has_intent=situation.has_intent,
+        asked_at=payment.created_at if payment else None,
+    )
 
 
 def build_parameters(situation: Situation) -> dict[str, Any]:

@@ -40,6 +40,7 @@ def decide(situation: Situation) -> Decision:
         exists=refund is not None,
         is_requested=refund is not None and refund.status == REQUESTED,
         has_intent=situation.has_intent,
+        asked_at=refund.created_at if refund is not None else None,
     )
 
 

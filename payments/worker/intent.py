@@ -100,8 +100,8 @@ async def _decide(conn: Connection, operation: Operation, queue: Queue, lease: L
         case Later():
             await queue.postpone(conn, [lease], [decision.after_s])
         case Reconcile():
-            assert known is not None
-            await calls.leave_to_reconciler(conn, known.call_id, None, decision)
+            call_id = known.call_id if known else await calls.intend_call(conn, operation, situation, generation=1)
+            await calls.leave_to_reconciler(conn, call_id, None, decision)
             await queue.ack(conn, [lease])
         case Park():
             if known is not None:

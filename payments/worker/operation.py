@@ -46,6 +46,7 @@ class Payment(msgspec.Struct, frozen=True):
     processor_payment_intent: str | None
     capture_id: UUID | None
     amount_to_capture: int | None
+    created_at: datetime | None = None
 
 
 class Refund(msgspec.Struct, frozen=True):
@@ -55,6 +56,7 @@ class Refund(msgspec.Struct, frozen=True):
     amount: int
     reason: str | None
     status: str
+    created_at: datetime | None = None
 
 
 class Situation(msgspec.Struct, frozen=True):

@@ -115,9 +115,10 @@ select from payments.stripe_requests where state = 'to_reconcile' limit 1;
 -- Calls whose key is of no use any more, some time after the last attempt, and what our books say of their subjects. Under a
 -- young key Stripe has kept an error, which is all that an attempt still on its way can get. Under an old one such an attempt
 -- may take effect: until its lease and its time limit have both run out.
+-- A restored backup may have lost attempts; none was made before its payment was.
 select
   c.call_id, c.payment_id, c.subject_id, c.operation, p.status, p.processor_payment_intent, p.capture_id, f.status,
-  coalesce(c.first_attempt_at, c.created_at), q.quiet_at, c.parameters ->> 'cancellation_reason', c.swept_to
+  least(c.first_attempt_at, p.created_at), q.quiet_at, c.parameters ->> 'cancellation_reason', c.swept_to
 from payments.stripe_requests c
 join payments.payments p using (payment_id)
 left join payments.refunds f on f.refund_id = c.subject_id and c.operation = 'create_refund'

@@ -6,14 +6,14 @@ select set_config('lock_timeout', %(lock_wait)s, true);
 -- The payment of a command. Its lock makes the decision to call, and a wish to void, come one after the other.
 select
   payment_id, cart_id, order_id, customer_id, amount, currency, capture_method, payment_method, processor_customer, metadata,
-  status, processor_payment_intent, capture_id, amount_to_capture
+  status, processor_payment_intent, capture_id, amount_to_capture, created_at
 from payments.payments
 where payment_id = %(payment_id)s::uuid
 for update;
 
 -- name: find_refund
 -- A refund of this payment; whoever changes it needs the payment's lock, too.
-select refund_id, amount, reason, status from payments.refunds
+select refund_id, amount, reason, status, created_at from payments.refunds
 where refund_id = %(refund_id)s::uuid and payment_id = %(payment_id)s::uuid;
 
 -- name: find_call

@@ -3,6 +3,7 @@
 from typing import Any
 
 from tests.conftest import wait_until
+from tests.reconciler.test_lost_answers import a_day_ago
 from tests.reconciler.test_watches import browser_payment
 from tests.worker.world import INTENTS, World
 
@@ -44,3 +45,31 @@ def test_a_payment_intent_that_is_known_is_never_made_again(world: World) -> Non
     world.start_worker(**QUICK)
     wait_until(lambda: world.queued() == 0)
     assert [one["id"] for one in world.sandbox.intents(payment_id)] == [intent["id"]]
+
+
+def test_a_backup_older_than_stripes_keys_charges_nobody_twice(world: World) -> None:
+    """Restored, the payment knows nothing of its call; a day later its first key would charge anew."""
+    a_day_ago(world)
+    payment_id = world.request()
+    worker = world.start_worker(**QUICK)
+    wait_until(world.settled(payment_id))
+    worker.stop()
+    world.sandbox.steer("POST", "clock", advance_s=86_400)
+    for table in ("payments", "outbox", "inbox", "stripe_requests", "payment_history"):
+        world.execute(f"alter table payments.{table} disable trigger user")
+    world.execute("delete from payments.stripe_requests")
+    world.execute("delete from payments.inbox")
+    world.execute("delete from payments.payment_history")
+    world.execute("delete from payments.outbox where sequence > 1")
+    world.execute(
+        "update payments.payments set status = 'REQUESTED', amount_authorized = 0, amount_captured = 0,"
+        " processor_payment_intent = null, processor_reference = null, last_sequence = 1,"
+        " created_at = created_at - interval '1 day'"
+    )
+    for table in ("payments", "outbox", "inbox", "stripe_requests", "payment_history"):
+        world.execute(f"alter table payments.{table} enable trigger user")
+    world.send({"paymentId": str(payment_id)})
+    world.start_worker(**QUICK)
+    wait_until(world.settled(payment_id))
+    (intent,) = world.sandbox.intents(payment_id)
+    assert intent["amount_captured"] == 1000

@@ -211,3 +211,14 @@ def test_payment_intent_that_is_known_gets_no_second_one_and_is_never_forgotten(
     if isinstance(decision, Attempt):
         assert call is not None
         assert (decision.renews, call.attempts > 0) == (False, True), "only the same key, which makes nothing twice"
+
+
+@given(age=ages)
+def test_wish_of_another_day_that_nobody_seems_to_have_called_for_is_looked_up_first(age: timedelta) -> None:
+    """A restored backup may have lost the call, and Stripe its key."""
+    decisions = (
+        decide_create(PaymentStatus.REQUESTED, None, NOW, asked_at=NOW - age),
+        decide_refund(None, NOW, exists=True, is_requested=True, has_intent=True, asked_at=NOW - age),
+    )
+    for decision in decisions:
+        assert isinstance(decision, Reconcile if age >= KEY_AGE_MAX else Attempt)
