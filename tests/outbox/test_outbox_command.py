@@ -23,6 +23,7 @@ def test_status_tells_what_each_queue_is_owed(database: Database) -> None:
         assert answer.returncode == 0
         assert {queue: lane["waiting"] for queue, lane in lanes.items() if lane["waiting"]} == {"refund_requested": 1}
         assert not lanes["refund_requested"]["late"]
+        admin.execute("set session_replication_role = replica")  # the outbox is append-only, also for an administrator
         admin.execute("update payments.outbox set occurred_at = now() - interval '1 hour' where outbox_id = %s", (row,))
     late = outbox(database, "status")
     assert late.returncode == 1
