@@ -13,7 +13,7 @@ from typing import Self, assert_never
 import structlog
 
 from payments.database.connections import DATABASE_AWAY, Pool
-from payments.stripe_gateway.outcomes import Outcome, RateLimited, Unknown
+from payments.stripe_gateway.outcomes import Outcome, RateLimited, Unauthorized, Unknown
 from payments.worker.breaker import CLOSED, Trouble, decide_allowance, decide_breaker
 from payments.worker.limiter import Limiter
 
@@ -72,7 +72,9 @@ class Gate:
             outcome = await call()
         finally:
             self._reading -= 1
-        self.learn(outcome)
+        # A restricted key may read and not charge, or charge and not read: what it may, the commands alone can tell.
+        if not isinstance(outcome, Unauthorized) and self._breaker.trouble is not Trouble.KEY_REFUSED:
+            self.learn(outcome)
         return outcome
 
     async def __aenter__(self) -> Self:

@@ -117,3 +117,22 @@ def test_429_that_a_reader_hears_slows_down_all(database: Database) -> None:
         assert gate.limiter.retry_in_s > 10
 
     at_gate(database, test)
+
+
+def test_what_a_restricted_key_may_read_says_nothing_of_what_it_may_charge(database: Database) -> None:
+    async def test(gate: Gate, stripe: Stripe) -> None:
+        stripe.outcome = Unauthorized(403, "no permission to list events", None)
+        await gate.read(stripe)
+        assert not gate.is_shut
+        gate.learn(Unauthorized(403, "no permission to charge", None))
+        stripe.outcome = ANSWER
+
+        async def answered() -> bool:
+            return await gate.read(stripe) == ANSWER
+
+        await until(answered)
+        assert gate.is_shut
+        gate.learn(ANSWER)
+        assert not gate.is_shut
+
+    at_gate(database, test)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -21,6 +21,7 @@ import structlog
 
 from payments.commands.worker import OPERATIONS, ROLE, work
 from payments.database.connections import open_pool
+from payments.inbox.recorder import Recorder
 from payments.settings import Settings
 from payments.stripe_gateway.gateway import StripeGateway
 from payments.wakeup import Listener, Notifier
@@ -130,7 +131,12 @@ class WorkerProcess:
 
 
 async def call_only(settings: Settings, stop: asyncio.Event) -> None:
-    """The process without its recorder."""
+    """The process without its recorder and its reconciler."""
+    await call_and_record(settings, stop, records=False)
+
+
+async def call_and_record(settings: Settings, stop: asyncio.Event, *, records: bool = True) -> None:
+    """The process without its reconciler, which may hear of a call before the next attempt is made."""
     dsn = str(settings.database_url)
     async with (
         open_pool(dsn, ROLE, 10) as pool,
@@ -139,15 +145,22 @@ async def call_only(settings: Settings, stop: asyncio.Event) -> None:
         StripeGateway(settings) as gateway,
         Gate(pool, settings.stripe_calls_per_s) as gate,
     ):
-        await Worker(pool, gateway, notifier, listener, settings, OPERATIONS, gate).run(stop)
+        worker = Worker(pool, gateway, notifier, listener, settings, OPERATIONS, gate)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(worker.run(stop))
+            if records:
+                recorder = Recorder(pool, gateway.paced(gate), notifier, listener, settings)
+                tasks.create_task(recorder.run(stop))
 
 
 class WorkerThread:
     """The same in a thread of the test, which starts at once; for tests that kill nobody."""
 
-    def __init__(self, environment: dict[str, str], log: list[Any], *, records: bool) -> None:
+    def __init__(
+        self, environment: dict[str, str], log: list[Any], run: Callable[[Settings, asyncio.Event], Awaitable[None]]
+    ) -> None:
         self._log = log
-        self._work = work if records else call_only
+        self._work = run
         self._settings = Settings.load(environment)
         self._started = threading.Event()
         self._broke: BaseException | None = None
@@ -193,15 +206,26 @@ class World:
         self._stack = contextlib.ExitStack()
 
     def start_worker(self, *, records: bool = True, **settings: str) -> WorkerThread:
-        """A worker in this process; one at a time. Unless it `records`, what Stripe said stays in the inbox."""
+        """A worker in this process; one at a time. Unless it `records`, what Stripe said stays in the inbox.
+
+        Its reconciler runs only where the settings say when.
+        """
         if not self._log:
             self._log = self._stack.enter_context(structlog.testing.capture_logs())
-        worker = WorkerThread(self._environment(settings), self._log, records=records)
+        run = work if "PAYMENTS_RECONCILE_AFTER_S" in settings else call_and_record
+        worker = WorkerThread(self._environment(settings), self._log, run if records else call_only)
         self._workers.append(worker)
         return worker
 
     def start_worker_process(self, **settings: str) -> WorkerProcess:
-        """A worker that may be killed."""
+        """A worker that may be killed; its reconciler gets a turn only where the settings say when."""
+        if "PAYMENTS_RECONCILE_AFTER_S" not in settings:
+            for job in ("calls", "sweep", "events", "lost commands"):
+                self.execute(
+                    "insert into payments.reconciler_progress (job, position) values (%s, now() + interval '1 day')"
+                    " on conflict do nothing",
+                    f"turn/{job}",
+                )
         worker = WorkerProcess(self._environment(settings), self._home / f"worker{len(self._workers)}.log")
         self._workers.append(worker)
         return worker
