@@ -28,6 +28,9 @@ def system() -> Iterator[System]:
         STRIPE_TIMEOUT_S=str(STRIPE_TIMEOUT_S),
         STRIPE_CALLS_PER_S=str(CALLS_PER_S),
         PAYMENTS_LEASE_S=str(LEASE_S),
+        # What the commands' own retries make of it is to be seen here.
+        PAYMENTS_RECONCILE_AFTER_S="3600",
+        PAYMENTS_EVENTS_BACKFILL_S="3600",
     ) as running:
         yield running
 
