@@ -72,6 +72,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Where LISTEN and migrations connect: past any pooler."""
         return self.database_direct_url or self.database_url
 
+    @property
+    def is_pooled(self) -> bool:
+        """Whether DATABASE_URL leads to a pooler, past which another address leads."""
+        return self.database_direct_url is not None
+
     def __repr__(self) -> str:
         shown = ", ".join(f"{field}={value!r}" for field, value in self.__rich_repr__())
         return f"Settings({shown})"

@@ -94,6 +94,17 @@ def test_module_reads_the_environment_only_in_settings(path: Path) -> None:
     assert read == []
 
 
+def test_module_borrows_connections_only_where_doubtful_commits_are_noticed(path: Path) -> None:
+    if path == ROOT / "payments" / "database" / "connections.py":
+        return
+    lent = [
+        node.lineno
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("pool.connection")
+    ]
+    assert lent == [], "`transaction` and `statements` lend them"
+
+
 def test_tracked_files_name_no_registry_and_no_path_of_one_machine() -> None:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
     if listed.returncode != 0:

@@ -24,7 +24,7 @@ from payments.api.accept_outcomes import (
     Winners,
     decide_loser,
 )
-from payments.database.connections import Pool
+from payments.database.connections import CommitUncertain, Pool, confirm, statements, transaction
 from payments.database.queries import load_queries
 
 # How long a request waits for another that holds its key or its cart, before it is told to come again.
@@ -97,7 +97,7 @@ def _outcome_of(error: Exception) -> Outcome:
 
 async def _record(pool: Pool, requests: list[AcceptRequest], lock_wait_ms: int) -> dict[UUID, Outcome]:
     wishes = sorted((_row(request) for request in requests), key=_global_order)
-    async with pool.connection() as conn:
+    async with statements(pool) as conn:
         cursor = await conn.execute(
             _QUERIES["accept"], {"wishes": msgspec.json.encode(wishes).decode(), "lock_wait": f"{lock_wait_ms}ms"}
         )
@@ -142,12 +142,15 @@ async def _resolve(pool: Pool, losers: list[AcceptRequest]) -> dict[UUID, Outcom
         for request in losers
     ]
     try:
-        async with pool.connection() as conn:
+        async with transaction(pool) as conn:
             # Planned anew each time: rare, and a plan made while the tables were empty must not outlive that.
             cursor = await conn.execute(
                 _QUERIES["find_winners"], {"losers": msgspec.json.encode(lost).decode()}, prepare=False
             )
             rows: list[tuple[Any, ...]] = await cursor.fetchall()
+            await confirm(conn)
+    except CommitUncertain as error:
+        return {request.payment_id: Unknown(error) for request in losers}
     except (psycopg.Error, PoolTimeout) as error:
         return {request.payment_id: Failed(error) for request in losers}
     winners = {row[0]: _winners(row) for row in rows}

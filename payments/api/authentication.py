@@ -11,7 +11,7 @@ from payments.api.deadlines import in_time
 from payments.api.headers import find_header
 from payments.api.problems import Refusal
 from payments.database.api_keys import hash_key
-from payments.database.connections import DATABASE_AWAY, Pool
+from payments.database.connections import DATABASE_AWAY, Pool, statements
 from payments.database.queries import load_queries
 
 REMEMBERED_S = 3.0  # a revoked key ends within this time, in every process
@@ -77,7 +77,7 @@ class Authenticator:
 
     async def _ask(self, key_hash: bytes) -> Client | None:
         expires = self._clock() + REMEMBERED_S
-        async with self._pool.connection() as conn:
+        async with statements(self._pool) as conn:
             row: Any = await (await conn.execute(_QUERIES["find_key"], {"key_hash": key_hash})).fetchone()
         client = Client(row[0], frozenset(row[1])) if row else None
         self._remembered.pop(key_hash, None)

@@ -12,6 +12,7 @@ from payments.api.query_parameters import parse_query, uuid
 from payments.api.request_record import record_of
 from payments.api.services import ApiRequest, Services, services_of
 from payments.api.wish_bodies import SavedMethod, parse_saved_method
+from payments.database.connections import statements
 from payments.database.queries import load_queries
 
 HTTP_NO_CONTENT = 204
@@ -49,5 +50,5 @@ async def _save(services: Services, customer_id: UUID, saved: SavedMethod) -> No
         "processor_customer": saved.processor_customer,
         "payment_method": saved.payment_method,
     }
-    async with services.pool.connection() as conn:
+    async with statements(services.pool) as conn:
         await conn.execute(_QUERIES["save_payment_method"], values)

@@ -8,7 +8,7 @@ from prometheus_client import generate_latest
 
 from payments.api.problems import Refusal
 from payments.api.services import ApiRequest, services_of
-from payments.database.connections import DATABASE_AWAY, Pool, check_database
+from payments.database.connections import DATABASE_AWAY, Pool, check_database, statements
 from payments.errors import OperatingError
 
 READY_TIMEOUT_S = 2.0  # below what load balancers grant a health check
@@ -50,7 +50,7 @@ async def metrics(request: ApiRequest) -> Response[bytes]:
 
 async def _check(pool: Pool) -> None:
     try:
-        async with pool.connection(timeout=READY_TIMEOUT_S) as conn:
+        async with statements(pool, READY_TIMEOUT_S) as conn:
             await check_database(conn)
     except DATABASE_AWAY:
         raise Refusal("not_ready", "The database cannot be reached.") from None

@@ -8,6 +8,7 @@ from payments.api.bodies import Disconnected
 from payments.api.deadlines import in_time
 from payments.api.services import ApiRequest, Services
 from payments.api.views import PAYMENTS, REFUNDS, PaymentView, RefundView, Subject, View, find
+from payments.database.connections import statements
 
 
 async def find_payment(services: Services, payment_id: UUID) -> PaymentView | None:
@@ -27,7 +28,7 @@ async def find_one(services: Services, subject: Subject, wanted: UUID) -> View |
 
 
 async def _find(services: Services, subject: Subject, wanted: UUID) -> list[View]:
-    async with services.pool.connection() as conn:
+    async with statements(services.pool) as conn:
         return await find(conn, subject, [wanted])
 
 

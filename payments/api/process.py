@@ -50,7 +50,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
     direct_dsn = settings.listen_dsn or dsn
     registry = CollectorRegistry()
     async with (
-        open_pool(dsn, ROLE, settings.api_connections_max) as pool,
+        open_pool(dsn, ROLE, settings.api_connections_max, behind_pooler=settings.is_pooled) as pool,
         Notifier(direct_dsn, ROLE) as notifier,
         Listener(direct_dsn, ROLE) as bells,
         Waiters(pool, bells.subscribe(SETTLED), settings.poll_interval_ms / 1_000) as waiters,

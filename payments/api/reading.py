@@ -17,6 +17,7 @@ from payments.api.query_parameters import Parse, parse_query, payment_status, uu
 from payments.api.request_record import record_of
 from payments.api.services import ApiRequest, Services, services_of
 from payments.api.views import PaymentView
+from payments.database.connections import statements
 from payments.database.queries import load_queries
 
 ITEMS_DEFAULT = 50
@@ -122,7 +123,7 @@ async def _admit(request: ApiRequest) -> Services:
 
 
 async def _read_rows(services: Services, query: str, values: dict[str, object]) -> list[tuple[object, ...]]:
-    async with services.pool.connection() as conn:
+    async with statements(services.pool) as conn:
         # Planned for its very values: which index serves depends on them.
         return await (await conn.execute(_QUERIES[query], values, prepare=False)).fetchall()
 

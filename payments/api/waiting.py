@@ -12,7 +12,7 @@ from uuid import UUID
 import structlog
 
 from payments.api.views import PAYMENTS, Subject, View, find_settled
-from payments.database.connections import DATABASE_AWAY, Pool
+from payments.database.connections import DATABASE_AWAY, Pool, statements
 from payments.wakeup import PollInterval, Wakeup
 
 # Each holds a connection of its caller. Whoever finds no place is answered at once, as if time had run out.
@@ -113,7 +113,7 @@ class Waiters:
         by_subject: dict[Subject, list[UUID]] = {}
         for each in wanted:
             by_subject.setdefault(self._subjects[each], []).append(each)
-        async with self._pool.connection() as conn:
+        async with statements(self._pool) as conn:
             return [view for subject, ids in by_subject.items() for view in await find_settled(conn, subject, ids)]
 
     def _wanted(self, named: set[str] | None) -> list[UUID]:

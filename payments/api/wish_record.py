@@ -18,7 +18,7 @@ from psycopg_pool import PoolTimeout
 from payments.api.accept_outcomes import Failed, KeyReused, Unknown
 from payments.api.deadlines import in_time
 from payments.api.turns import Turns
-from payments.database.connections import Connection, Pool, transaction
+from payments.database.connections import Connection, Pool, confirm, transaction
 from payments.database.queries import load_queries
 from payments.domain.identifiers import new_id
 from payments.domain.states import PaymentStatus
@@ -156,7 +156,7 @@ async def _record(pool: Pool, request: WishRequest, attempt: _Attempt, ends_at: 
         try:
             async with transaction(pool) as conn:
                 outcome = await _try(conn, request, ends_at)
-                attempt.is_committing = isinstance(outcome, Recorded)
+                attempt.is_committing = isinstance(outcome, Recorded | Repeated)
         except psycopg.errors.LockNotAvailable:  # behind the payment's row: an authorize with our key, a watch
             return Busy("payment")
         except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure):
@@ -227,6 +227,7 @@ async def _find_answer(conn: Connection, request: WishRequest, ends_at: float) -
     row: Any = await (await conn.execute(_QUERIES["find_answer"], key)).fetchone()
     if row is None:
         return None
+    await confirm(conn)
     payment_id, fingerprint, status, location, body = row
     if fingerprint != request.fingerprint or payment_id != request.payment_id:
         return KeyReused()

@@ -45,7 +45,7 @@ async def work(settings: Settings, stop: asyncio.Event) -> None:
     dsn = database_url(settings)
     listen_dsn = settings.listen_dsn or dsn
     async with (
-        open_pool(dsn, ROLE, CONNECTIONS_MAX) as pool,
+        open_pool(dsn, ROLE, CONNECTIONS_MAX, behind_pooler=settings.is_pooled) as pool,
         Notifier(listen_dsn, ROLE) as notifier,
         Listener(listen_dsn, ROLE) as listener,
         StripeGateway(settings) as gateway,

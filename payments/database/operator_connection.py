@@ -27,7 +27,9 @@ def operator_connection(dsn: str, row_factory: RowFactory[Any] = tuple_row) -> I
     Raises DatabaseUnreachable, SchemaTooOld (there is none) and DatabaseUnsuitable (the role may not do this).
     """
     try:
-        with psycopg.connect(dsn, connect_timeout=CONNECT_TIMEOUT_S, row_factory=row_factory) as conn:
+        with psycopg.connect(
+            dsn, connect_timeout=CONNECT_TIMEOUT_S, row_factory=row_factory, prepare_threshold=None
+        ) as conn:
             yield conn
     except psycopg.OperationalError as error:
         raise unreachable(error) from error

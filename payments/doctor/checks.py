@@ -27,7 +27,7 @@ _CONNECTIONS = load_queries("connections")
 def examine(dsn: str) -> list[Finding]:
     """All findings, faults included; a database that cannot be reached is a finding too."""
     try:
-        with psycopg.connect(dsn, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S) as conn:
+        with psycopg.connect(dsn, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S, prepare_threshold=None) as conn:
             return _examine(conn)
     except psycopg.OperationalError as error:
         advice = "Check DATABASE_URL, and that the server runs."

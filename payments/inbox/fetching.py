@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 import structlog
 
-from payments.database.connections import Connection, Pool, transaction
+from payments.database.connections import Connection, Pool, statements, transaction
 from payments.database.queries import load_queries
 from payments.domain.adoption import is_ours
 from payments.domain.facts import payment_id_of
@@ -88,7 +88,7 @@ async def last_history_id(pool: Pool, payment_id: UUID | None) -> int:
     """How far a payment's history goes; read it before asking: what is weighed from then on may be newer."""
     if payment_id is None:
         return 0
-    async with pool.connection() as conn:
+    async with statements(pool) as conn:
         row: Any = await (await conn.execute(_QUERIES["last_history_id"], {"payment_id": payment_id})).fetchone()
     return int(row[0])
 

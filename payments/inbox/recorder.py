@@ -16,7 +16,7 @@ import psycopg
 import structlog
 from psycopg_pool import PoolTimeout
 
-from payments.database.connections import DATABASE_AWAY, Connection, Pool, transaction
+from payments.database.connections import DATABASE_AWAY, Connection, Pool, statements, transaction
 from payments.inbox.aftermath import Weighed
 from payments.inbox.fetching import FetchWanted, Gateway, fetch, hand_back
 from payments.inbox.low_water import LowWater
@@ -126,7 +126,7 @@ class Recorder:
         return len(claimed) + await self._run_due()
 
     async def _run_due(self) -> int:
-        async with self._pool.connection() as conn:
+        async with statements(self._pool) as conn:
             due = await list_due(conn, ROWS_MAX)
         return sum([await self._run_one(inbox_id) for inbox_id in due])
 

@@ -12,7 +12,7 @@ from uuid import UUID
 import msgspec
 import structlog
 
-from payments.database.connections import transaction
+from payments.database.connections import statements, transaction
 from payments.database.queries import load_queries
 from payments.domain.attempts import KEY_AGE_MAX, CallOutcome
 from payments.domain.signals import Kind
@@ -69,7 +69,7 @@ class Evidence(msgspec.Struct, frozen=True):
 
 async def has_doubtful(around: Surroundings) -> bool:
     """Whether there is any call to reconcile at all."""
-    async with around.pool.connection() as conn:
+    async with statements(around.pool) as conn:
         return await (await conn.execute(_QUERIES["has_doubtful"])).fetchone() is not None
 
 
@@ -81,7 +81,7 @@ async def find_cases(around: Surroundings) -> list[Case]:
         "key_s": KEY_AGE_MAX.total_seconds(),
         "rows_max": CALLS_MAX,
     }
-    async with around.pool.connection() as conn:
+    async with statements(around.pool) as conn:
         rows: list[Any] = await (await conn.execute(_QUERIES["find_doubtful"], values)).fetchall()
     return [_read(row) for row in rows]
 

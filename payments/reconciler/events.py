@@ -9,7 +9,7 @@ import msgspec
 import psycopg
 import structlog
 
-from payments.database.connections import transaction
+from payments.database.connections import statements, transaction
 from payments.database.queries import load_queries
 from payments.domain.facts import payment_id_of
 from payments.inbox.rows import receive
@@ -38,7 +38,7 @@ async def backfill_events(around: Surroundings) -> bool:
     """Catches up with Stripe's events; whether there is more to catch up with. Raises StripeAway."""
     span, crowded_until = SPAN_FIRST, None
     for _ in range(SLICES_MAX):
-        async with around.pool.connection() as conn:
+        async with statements(around.pool) as conn:
             progress, now = await read_progress(conn, POSITION)
             before = progress.get(POSITION)
             position = before or await _first_position(conn, now)

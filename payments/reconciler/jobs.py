@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import psycopg
 from psycopg_pool import PoolTimeout
 
-from payments.database.connections import Connection, Pool
+from payments.database.connections import Connection, Pool, statements
 from payments.database.queries import load_queries
 from payments.reconciler.asking import Gateway
 from payments.settings import Settings
@@ -96,7 +96,7 @@ async def end_turn(around: Surroundings, turn: Turn, pause_s: float) -> None:
 
 
 async def _ask_for_end(around: Surroundings, query: str, values: dict[str, Any]) -> datetime | None:
-    async with around.pool.connection() as conn:
+    async with statements(around.pool) as conn:
         row: Any = await (await conn.execute(_QUERIES[query], values)).fetchone()
     return row[0] if row else None
 

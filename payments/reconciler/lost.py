@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 
-from payments.database.connections import transaction
+from payments.database.connections import statements, transaction
 from payments.database.queries import load_queries
 from payments.reconciler.commands import send_command
 from payments.reconciler.jobs import Job, Surroundings, guard_plans
@@ -37,7 +37,7 @@ async def send_lost_commands(around: Surroundings) -> bool:
     is_full = False
     for operation in Operation:
         is_full |= await _send(around, operation) == ROWS_MAX
-    async with around.pool.connection() as conn:
+    async with statements(around.pool) as conn:
         values = {"after_s": LOST_AFTER_S, "rows_max": LOOKED_AT_MAX}
         await conn.execute(_QUERIES["watch_unwatched"], values)
     return is_full

@@ -9,7 +9,7 @@ import msgspec
 import psycopg
 import structlog
 
-from payments.database.connections import Connection, transaction
+from payments.database.connections import Connection, statements, transaction
 from payments.database.queries import load_queries
 from payments.domain.facts import UnreadableObject, read_payment_intent
 from payments.domain.signals import Kind
@@ -253,13 +253,13 @@ async def _record_broken(around: Surroundings, claim: _Claimed, error: BaseExcep
 
 
 async def _again(around: Surroundings, claim: _Claimed, looks: int, pause_s: float) -> None:
-    async with around.pool.connection() as conn:
+    async with statements(around.pool) as conn:
         await conn.execute(_QUERIES["watch_again"], {**_fence(claim), "looks": looks, "pause_s": pause_s})
 
 
 async def _end(around: Surroundings, claim: _Claimed) -> None:
     around.found["watches ended"] += 1
-    async with around.pool.connection() as conn:
+    async with statements(around.pool) as conn:
         await conn.execute(_QUERIES["end_watch"], _fence(claim))
 
 

@@ -38,7 +38,7 @@ async def main(settings: Settings, stop: asyncio.Event) -> None:
     dsn = database_url(settings)
     listen_dsn = settings.listen_dsn or dsn
     async with (
-        open_pool(dsn, ROLE, CONNECTIONS_MAX, STATEMENT_TIMEOUT_MS) as pool,
+        open_pool(dsn, ROLE, CONNECTIONS_MAX, STATEMENT_TIMEOUT_MS, behind_pooler=settings.is_pooled) as pool,
         Notifier(listen_dsn, ROLE) as notifier,
         Listener(listen_dsn, ROLE) as listener,
     ):

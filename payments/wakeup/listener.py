@@ -8,9 +8,9 @@ import psycopg
 import structlog
 from psycopg import sql
 
-from payments.database.connections import Connection, connect
+from payments.database.connections import Connection, connect, is_pooled
 from payments.database.queries import load_queries
-from payments.errors import OperatingError
+from payments.errors import DatabaseUnsuitable, OperatingError
 from payments.wakeup.payloads import ANYTHING, gather, unpack
 
 # Silence may be a dead connection: after so much of it the server is asked for a sign of life.
@@ -19,6 +19,7 @@ ANSWER_TIMEOUT_S = 5.0
 # Pauses while the database is away.
 RETRY_S_MIN = 0.1
 RETRY_S_MAX = 2.0
+PAST_THE_POOLER = "Set DATABASE_DIRECT_URL to the server's own address."
 
 _QUERIES = load_queries("wakeup")
 log = structlog.get_logger()
@@ -88,6 +89,8 @@ class Listener:
         while True:
             try:
                 async with await connect(self._dsn, self._role) as conn:
+                    if await is_pooled(conn):
+                        raise DatabaseUnsuitable("A pooler passes on no notifications.", advice=PAST_THE_POOLER)
                     self._changed.set()
                     await self._listen_for_ever(conn)
             except (psycopg.Error, OperatingError, TimeoutError) as error:  # what a standby refuses, it will do one day

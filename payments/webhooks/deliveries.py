@@ -7,7 +7,7 @@ import psycopg
 import structlog
 from psycopg_pool import PoolTimeout
 
-from payments.database.connections import Pool, transaction
+from payments.database.connections import Pool, confirm, transaction
 from payments.inbox.rows import receive
 from payments.settings import Settings
 from payments.webhooks.events import MalformedEvent, read_received
@@ -71,6 +71,8 @@ async def accept_delivery(
             is_new = await receive(
                 conn, "stripe-webhook", event.event_id, event.event_type, event.payment_id, event.payload
             )
+            if not is_new:
+                await confirm(conn)
     except psycopg.DataError as error:
         log.exception("delivery.unstorable", event_id=event.event_id)
         return Malformed(f"the event cannot be stored: {type(error).__name__}")

@@ -40,7 +40,7 @@ from payments.stripe_gateway.outcomes import Outcome
 from payments.wakeup import INBOX, OUTBOX, SETTLED, Notifier
 from payments.worker import calls
 from payments.worker.calls import StartedAttempt
-from payments.worker.intent import NOBODYS, CommitUncertain, commit_intent
+from payments.worker.intent import NOBODYS, commit_intent
 from payments.worker.operation import Command, Operation
 
 # An answer that cannot be stored because the database is away is offered again for so long; after that, the next
@@ -91,8 +91,6 @@ class Handler:
         """Works on one command to its end; raises nothing but cancellation. From `on_call` on, let it finish."""
         try:
             await self._work(lease, on_call)
-        except CommitUncertain as error:
-            await self._interrupt(lease, error)
         except DATABASE_TROUBLE as error:
             if _is_systemic(error):
                 await self._interrupt(lease, error)

@@ -1,10 +1,8 @@
 """Transaction 1 of a command: under the payment's lock, whether to call at all; if so, an attempt that is committed."""
 
-from types import TracebackType
-from typing import Self, assert_never
+from typing import assert_never
 
 import msgspec
-from psycopg.errors import Diagnostic
 
 from payments.database.connections import Connection, Pool, transaction
 from payments.domain.attempts import (
@@ -27,10 +25,6 @@ from payments.worker.operation import Command, Operation, Situation
 NOBODYS = "names a payment or a refund that does not exist"
 
 
-class CommitUncertain(Exception):
-    """The commit came back with a warning: it may be lost in a failover, so no call is made."""
-
-
 class Intent(msgspec.Struct, frozen=True):
     """What was decided and committed; `started` is the attempt to make now, None when there is no call to make."""
 
@@ -38,47 +32,15 @@ class Intent(msgspec.Struct, frozen=True):
     started: StartedAttempt | None
 
 
-class _Warnings:
-    """Whether a warning came with a commit.
-
-    'canceling wait for synchronous replication', for one: it is committed here, and perhaps nowhere else.
-    """
-
-    def __init__(self) -> None:
-        self.came = False
-        self._conn: Connection | None = None
-
-    def watch(self, conn: Connection) -> None:
-        self._conn = conn
-        conn.add_notice_handler(self._note)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._conn is not None:
-            self._conn.remove_notice_handler(self._note)
-
-    def _note(self, diagnostic: Diagnostic) -> None:
-        self.came |= diagnostic.severity_nonlocalized == "WARNING"
-
-
 async def commit_intent(pool: Pool, operation: Operation, queue: Queue, lease: Leased, command: Command) -> Intent:
     """Decides and commits; a command that needs no call is acknowledged or put away in the same transaction.
 
-    Raises CommitUncertain, and whatever the database raises: then no call may be made. LockNotAvailable soon, when
-    somebody keeps the payment locked.
+    Raises what the database raises, CommitUncertain too: then no call may be made. LockNotAvailable soon, when somebody
+    keeps the payment locked.
     """
-    with _Warnings() as warnings:
-        async with transaction(pool) as conn:
-            warnings.watch(conn)
-            await calls.bound_lock_waits(conn)
-            intent = await _decide(conn, operation, queue, lease, command)
-    if warnings.came and intent.started is not None:
-        raise CommitUncertain
-    return intent
+    async with transaction(pool) as conn:
+        await calls.bound_lock_waits(conn)
+        return await _decide(conn, operation, queue, lease, command)
 
 
 async def _decide(conn: Connection, operation: Operation, queue: Queue, lease: Leased, command: Command) -> Intent:

@@ -1,10 +1,11 @@
 """One rate for the calls of all workers on all hosts: reservations in PostgreSQL, taken a second at a time."""
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable
 
-from payments.database.connections import Pool
+from payments.database.connections import CommitUncertain, Pool, statements
 from payments.database.queries import load_queries
 
 # A reservation that was not used within a second is void; else a pause would end in a burst.
@@ -55,7 +56,7 @@ class Limiter:
         """Stripe said that we are too fast: everybody slows down for a while."""
         self._reserved.clear()
         values = {"pause_s": min(pause_s, AHEAD_S_MAX), "share_min": SHARE_MIN, "recovery_s": RECOVERY_S}
-        async with self._pool.connection() as conn:
+        async with statements(self._pool) as conn:
             await conn.execute(_QUERIES["slow_down"], values)
 
     async def _reserve(self, wanted: int) -> None:
@@ -66,8 +67,10 @@ class Limiter:
             "ahead_s_max": AHEAD_S_MAX,
         }
         now = self._clock()
-        async with self._pool.connection() as conn:
-            row = await (await conn.execute(_QUERIES["reserve_calls"], values)).fetchone()
+        row = None
+        with contextlib.suppress(CommitUncertain):  # a failover may only forget who was to wait
+            async with statements(self._pool) as conn:
+                row = await (await conn.execute(_QUERIES["reserve_calls"], values)).fetchone()
         assert row is not None, "the schema brings the row"
         calls, first_in_s, spacing_s = int(str(row[0])), float(str(row[1])), float(str(row[2]))
         self._reserved.extend(now + first_in_s + number * spacing_s for number in range(calls))

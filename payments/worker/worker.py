@@ -7,6 +7,7 @@ Crash: leases run out, and the next worker sends the same keys and parameters ag
 """
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from payments.database.connections import Pool, transaction
+from payments.database.connections import CommitUncertain, Pool, transaction
 from payments.queues.queue import Leased, Queue
 from payments.settings import Settings
 from payments.stripe_gateway.gateway import StripeGateway
@@ -111,8 +112,10 @@ class Worker:
         slots = await self._limiter.take(due, is_busy=due == allowed)
         if not slots:
             return []
-        async with transaction(self._pool) as conn:
-            leases = await handler.queue.lease(conn, len(slots))
+        leases: list[Leased] = []
+        with contextlib.suppress(CommitUncertain):  # ours all the same; what is built on it is committed behind it
+            async with transaction(self._pool) as conn:
+                leases = await handler.queue.lease(conn, len(slots))
         self._limiter.give_back(slots[len(leases) :])
         for lease, slot in zip(leases, slots, strict=False):
             self._begin(handler, lease, slot)

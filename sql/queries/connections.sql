@@ -1,12 +1,20 @@
 -- name: act_as
--- Makes a session the process's own: its role, a name in pg_stat_activity, READ COMMITTED whatever the server's default,
--- and limits on what may hang.
+-- Makes a session, or `for_now` the transaction, the process's own: its role, READ COMMITTED whatever the server's default, and
+-- limits on what may hang.
 select
-  set_config('role', %(role)s, false),
-  set_config('application_name', %(application)s, false),
-  set_config('default_transaction_isolation', 'read committed', false),
-  set_config('statement_timeout', %(statement_timeout)s, false),
-  set_config('idle_in_transaction_session_timeout', %(idle_timeout)s, false);
+  set_config('role', %(role)s, %(for_now)s),
+  set_config('default_transaction_isolation', 'read committed', %(for_now)s),
+  set_config('statement_timeout', %(statement_timeout)s, %(for_now)s),
+  set_config('idle_in_transaction_session_timeout', %(idle_timeout)s, %(for_now)s);
+
+-- name: backend_id
+-- The server's process that answers. A pooler tells its clients another, of its own.
+select pg_backend_pid();
+
+-- name: confirm
+-- A few bytes of WAL behind all that was read: on a server with synchronous standbys, the commit then waits until those have
+-- it, and so have all of that. Anywhere else a commit is seen when it is safe.
+select pg_logical_emit_message(true, 'payments', '') where current_setting('synchronous_standby_names') <> '';
 
 -- name: look_for_schema
 -- Whether somebody has migrated this database at all.

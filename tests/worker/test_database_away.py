@@ -1,12 +1,12 @@
 """The database goes away, or takes a commit only half: the worker waits, and never calls on a doubt."""
 
-import contextlib
 from collections.abc import Iterator
 
 import pytest
 
 from tests.conftest import wait_until
 from tests.development.databases import TestServer
+from tests.postgres_faults.missing_standby import cancel_waits, missing_standby
 from tests.worker.world import World
 
 
@@ -43,34 +43,14 @@ def test_52_worker_works_again_after_a_restart_of_postgres(world: World, server:
     worker.stop()
 
 
-@contextlib.contextmanager
-def missing_standby(world: World, server: TestServer) -> Iterator[None]:
-    """Commits of this database wait for a standby that does not exist, as after the loss of one."""
-    world.execute(f'alter database "{world.database.name}" set synchronous_commit = on')
-    admin = {"dbname": "postgres"}
-    with world.database.connect(**admin) as conn:
-        conn.execute("alter system set synchronous_standby_names = 'nobody'")
-        conn.execute("select pg_reload_conf()")
-    try:
-        yield
-    finally:
-        with world.database.connect(**admin) as conn:
-            conn.execute("set synchronous_commit = off")
-            conn.execute("alter system reset synchronous_standby_names")
-            conn.execute("select pg_reload_conf()")
-        wait_until(lambda: world.row("show synchronous_standby_names") == ("",))
-
-
-def test_commit_that_may_not_be_replicated_makes_no_call(world: World, server: TestServer) -> None:
+def test_commit_that_may_not_be_replicated_makes_no_call(world: World) -> None:
     """PostgreSQL warns when the wait for a standby is cut short: what was committed may be lost in a failover."""
     payment_id = world.request()
-    waiting = "select pid from pg_stat_activity where wait_event = 'SyncRep' and usename = 'payments_worker'"
-    with missing_standby(world, server):
+    with missing_standby(world.database):
         worker = world.start_worker(PAYMENTS_LEASE_S="60")
 
         def cut_short() -> bool:
-            for (pid,) in world.rows(waiting):
-                world.rows("select pg_cancel_backend(%s)", pid)
+            cancel_waits(world.database, "payments_worker")
             return bool(worker.logged("command.interrupted"))
 
         wait_until(cut_short)
