@@ -9,17 +9,17 @@ connection; rows whose fetch was under way are taken again when their lease has 
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import psycopg
 import structlog
 from psycopg_pool import PoolTimeout
 
-from payments.database.connections import DATABASE_AWAY, Connection, Pool, statements, transaction
+from payments.database.connections import DATABASE_AWAY, Connection, Pool, transaction
 from payments.inbox.aftermath import Weighed
 from payments.inbox.fetching import FetchWanted, Gateway, fetch, hand_back
-from payments.inbox.low_water import LowWater
+from payments.inbox.low_water import DueFloor, LowWater
 from payments.inbox.reading import InboxRow
 from payments.inbox.waiting import bury, claim_new, claim_one, list_due, put_off
 from payments.inbox.weighing import weigh
@@ -62,8 +62,14 @@ class Announcer(Protocol):
 class Recorder:
     """One per worker process; `run` until told to stop, or `run_once` for one look."""
 
-    def __init__(
-        self, pool: Pool, gateway: Gateway, notifier: Announcer, listener: Listener, settings: Settings
+    def __init__(  # noqa: PLR0913, PLR0917 - what a process is made of
+        self,
+        pool: Pool,
+        gateway: Gateway,
+        notifier: Announcer,
+        listener: Listener,
+        settings: Settings,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pool = pool
         self._gateway = gateway
@@ -71,7 +77,8 @@ class Recorder:
         self._listener = listener
         self._settings = settings
         self._fetch_lease_s = settings.stripe_timeout_s + FETCH_LEASE_EXTRA_S
-        self._low_water = LowWater(time.monotonic())
+        self._clock = clock
+        self._low_water, self._due = LowWater(clock()), DueFloor(clock())
         self._fetches: dict[asyncio.Task[None], FetchWanted] = {}
         self._bell = Wakeup()
 
@@ -106,8 +113,7 @@ class Recorder:
 
         Raises psycopg.Error or PoolTimeout while the database cannot serve; nothing is lost by that.
         """
-        now_s = time.monotonic()
-        floor_id = self._low_water.floor(now_s)
+        floor_id = self._low_water.floor(self._clock())
         claimed: list[InboxRow] = []
         try:
             async with transaction(self._pool) as conn:
@@ -122,12 +128,15 @@ class Recorder:
         else:
             self._follow(weighed)
         highest_id = claimed[-1].inbox_id if claimed else None
-        self._low_water.note(now_s, highest_id, floor=floor_id, is_drained=len(claimed) < ROWS_MAX)
+        self._low_water.note(self._clock(), highest_id, is_drained=len(claimed) < ROWS_MAX)
         return len(claimed) + await self._run_due()
 
     async def _run_due(self) -> int:
-        async with statements(self._pool) as conn:
-            due = await list_due(conn, ROWS_MAX)
+        began_s = self._clock()
+        floor = self._due.floor(began_s)
+        async with transaction(self._pool) as conn:
+            due, next_floor = await list_due(conn, floor, ROWS_MAX)
+        self._due.note(began_s, self._clock(), floor, next_floor)
         return sum([await self._run_one(inbox_id) for inbox_id in due])
 
     async def _run_one(self, inbox_id: int) -> int:

@@ -12,6 +12,7 @@ import structlog
 
 from payments.database.connections import Connection
 from payments.database.queries import load_queries
+from payments.inbox.low_water import TRAIL_S
 from payments.inbox.reading import InboxRow
 
 # The API and the workers keep a payment locked for milliseconds; whoever keeps it longer must not hold up all others.
@@ -38,15 +39,21 @@ async def claim_leased(conn: Connection, inbox_ids: Sequence[int]) -> list[Inbox
 
 
 async def _claim(conn: Connection, query: str, values: dict[str, object]) -> list[InboxRow]:
-    await conn.execute(_QUERIES["guard_transaction"], {"lock_wait": f"{LOCK_WAIT_MS}ms"})
+    await _guard(conn)
     rows: list[Any] = await (await conn.execute(_QUERIES[query], values)).fetchall()
     return [InboxRow(*row) for row in rows]
 
 
-async def list_due(conn: Connection, rows_max: int) -> list[int]:
-    """The ids of rows whose time has come again; they are not claimed."""
-    rows: list[Any] = await (await conn.execute(_QUERIES["list_due"], {"rows_max": rows_max})).fetchall()
-    return [row[0] for row in rows]
+async def _guard(conn: Connection) -> None:
+    await conn.execute(_QUERIES["guard_transaction"], {"lock_wait": f"{LOCK_WAIT_MS}ms"})
+
+
+async def list_due(conn: Connection, floor: str, rows_max: int) -> tuple[list[int], str]:
+    """The ids of rows whose time has come again since `floor`, not claimed; and the floor of the next look."""
+    await _guard(conn)
+    values = {"floor": floor, "rows_max": rows_max, "trail_s": TRAIL_S}
+    row: Any = await (await conn.execute(_QUERIES["list_due"], values)).fetchone()
+    return row[0], row[1]
 
 
 class Finished(msgspec.Struct, frozen=True):

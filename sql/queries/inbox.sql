@@ -5,9 +5,16 @@ values (%(source)s, %(message_id)s, %(message_type)s, %(payment_id)s, %(payload)
 on conflict (source, message_id) do nothing;
 
 -- name: guard_transaction
--- For the transaction: by index wherever there is one, for a plan made while a table was nearly empty must not outlive that;
--- and no long wait for a lock that somebody else keeps.
-select set_config('enable_seqscan', 'off', true), set_config('lock_timeout', %(lock_wait)s, true);
+-- For the transaction: row by row, by the index that has the order. A plan made while a table was nearly empty must not outlive
+-- that, and no backlog is gathered, sorted or hashed for the sake of a few rows. And no long wait for a lock that somebody
+-- else keeps.
+select
+  set_config('enable_seqscan', 'off', true),
+  set_config('enable_bitmapscan', 'off', true),
+  set_config('enable_sort', 'off', true),
+  set_config('enable_hashjoin', 'off', true),
+  set_config('enable_mergejoin', 'off', true),
+  set_config('lock_timeout', %(lock_wait)s, true);
 
 -- name: claim_new
 -- Rows that nobody has weighed yet, above the low-water mark, each for one recorder.
@@ -21,11 +28,19 @@ limit %(rows_max)s
 for update skip locked;
 
 -- name: list_due
--- Rows that were put off until now; each is claimed alone.
-select inbox_id from payments.inbox
-where processed_at is null and next_attempt_at <= now()
-order by next_attempt_at
-limit %(rows_max)s;
+-- Rows that were put off until now, from a floor on, each to be claimed alone; and the floor of the next look, which trails.
+with due as materialized (
+  select inbox_id, next_attempt_at from payments.inbox
+  where processed_at is null and next_attempt_at >= %(floor)s::timestamptz and next_attempt_at <= statement_timestamp()
+  order by next_attempt_at limit %(rows_max)s::int
+)
+select
+  coalesce(array_agg(inbox_id order by next_attempt_at), '{}'),
+  (
+    case when count(*) < %(rows_max)s::int then statement_timestamp() else max(next_attempt_at) end
+    - make_interval(secs => %(trail_s)s::float8)
+  )::text
+from due;
 
 -- name: claim_one
 -- One row, unless another recorder has it or it is done or put off.

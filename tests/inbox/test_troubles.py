@@ -12,7 +12,7 @@ import pytest
 from payments.commands import inbox as inbox_command
 from payments.database.connections import open_pool
 from payments.inbox import recorder as recorder_module
-from payments.inbox.low_water import SWEEP_S, TRAIL_S, LowWater
+from payments.inbox.low_water import FROM_THE_START, ROUND_S, SWEEP_S, SWEEP_SHARE, TRAIL_S, DueFloor, LowWater
 from payments.inbox.recorder import ATTEMPTS_MAX, Recorder
 from payments.settings import Settings
 from payments.wakeup import INBOX, Listener, Notifier
@@ -143,20 +143,51 @@ async def test_row_that_commits_late_is_found(desk: Desk) -> None:
     assert desk.status(payment_id) == "SUCCEEDED"
 
 
-def test_low_water_trails_and_falls_to_look_at_everything() -> None:
+def test_low_water_trails() -> None:
     mark = LowWater(0.0)
     assert mark.floor(0.0) == 0
-    mark.note(0.0, 100, floor=0, is_drained=True)
-    assert mark.floor(TRAIL_S - 0.1) == 0
-    assert mark.floor(TRAIL_S) == 100
-    mark.note(TRAIL_S, 200, floor=100, is_drained=True)
-    mark.note(TRAIL_S + 0.5, 250, floor=100, is_drained=True)
-    assert mark.floor(2 * TRAIL_S) == 250
-    assert mark.floor(SWEEP_S) == 0, "once a minute"
-    mark.note(SWEEP_S, None, floor=0, is_drained=False)
-    assert mark.floor(SWEEP_S + 1) == 0, "until nothing is left there"
-    mark.note(SWEEP_S + 1, None, floor=0, is_drained=True)
-    assert mark.floor(SWEEP_S + 2) == 250
+    mark.note(0.0, 100, is_drained=True)
+    assert mark.floor(SWEEP_S / 2) == 0
+    mark.note(SWEEP_S / 2, 200, is_drained=True)
+    assert mark.floor(SWEEP_S) == 0, "a sweep"
+    mark.note(SWEEP_S, None, is_drained=True)
+    assert mark.floor(TRAIL_S + 1) == 100
+    mark.note(TRAIL_S + 1, None, is_drained=True)
+    assert mark.floor(TRAIL_S + SWEEP_S / 2) == 200
+
+
+def test_low_water_goes_on_where_a_full_claim_ended() -> None:
+    mark = LowWater(0.0)
+    for number in range(5):
+        assert mark.floor(number * 0.1) == number * 100
+        mark.note(number * 0.1, (number + 1) * 100, is_drained=False)
+    mark.note(ROUND_S, 600, is_drained=False)
+    assert mark.floor(ROUND_S) == 0, "what committed late has waited for long enough"
+
+
+def test_low_water_sweeps_up_to_the_mark_for_a_twentieth_of_the_time() -> None:
+    mark = LowWater(0.0)
+    mark.floor(0.0)
+    mark.note(0.0, 1_000, is_drained=True)
+    assert mark.floor(TRAIL_S) == 0
+    mark.note(TRAIL_S + 1, 300, is_drained=False)
+    assert mark.floor(TRAIL_S + 1) == 300, "not from the start again"
+    mark.note(TRAIL_S + 3, 1_300, is_drained=False)
+    assert mark.floor(TRAIL_S + 3) == 1_000, "the sweep has met the mark"
+    mark.note(TRAIL_S + 3, None, is_drained=True)
+    assert mark.floor(TRAIL_S + 3 + SWEEP_SHARE * 3 - 0.1) > 0
+    mark.note(TRAIL_S + 3 + SWEEP_SHARE * 3 - 0.1, None, is_drained=True)
+    assert mark.floor(TRAIL_S + 3 + SWEEP_SHARE * 3) == 0
+
+
+def test_due_floor_sweeps() -> None:
+    due = DueFloor(0.0)
+    assert due.floor(0.0) == FROM_THE_START
+    due.note(0.0, 1.0, FROM_THE_START, "2026-01-01")
+    assert due.floor(SWEEP_SHARE) == "2026-01-01"
+    due.note(SWEEP_SHARE, SWEEP_SHARE, "2026-01-01", "2026-01-02")
+    assert due.floor(SWEEP_SHARE + 0.5) == "2026-01-02"
+    assert due.floor(SWEEP_SHARE + 1.0) == FROM_THE_START
 
 
 class Running:
