@@ -166,19 +166,27 @@ def dispute(charge_body: Json, reason: str, status: str, created: int) -> Json:
             "has_evidence": False,
             "past_due": False,
             "submission_count": 0,
+            "submission_method": "not_submitted",
         },
         "is_charge_refundable": status.startswith("warning"),
         "livemode": False,
         "metadata": {},
         "payment_intent": charge_body["payment_intent"],
-        "payment_method_details": {
-            "card": {
-                "brand": "visa",
-                "case_type": "inquiry" if status.startswith("warning") else "chargeback",
-                "network_reason_code": "10.4",
-            },
-            "type": "card",
-        },
+        "payment_method_details": _dispute_details(charge_body["payment_method_details"].get("card"), status),
         "reason": reason,
         "status": status,
+    }
+
+
+def _dispute_details(card: Json | None, status: str) -> Json | None:
+    if card is None:
+        return None
+    return {
+        "card": {
+            "brand": card["brand"],
+            "case_type": "inquiry" if status.startswith("warning") else "chargeback",
+            "network": card["network"],
+            "network_reason_code": "10.4",
+        },
+        "type": "card",
     }

@@ -88,7 +88,7 @@ def review(call: Call, dispute: Record) -> None:
     before = dispute.body["status"]
     if before not in OPEN:
         raise refused("This dispute is already closed.", param="dispute")
-    details = {**dispute.body["evidence_details"], "has_evidence": True}
+    details = {**dispute.body["evidence_details"], "has_evidence": True, "submission_method": "manual"}
     details["submission_count"] += 1
     dispute.body["evidence_details"] = details
     dispute.body["status"] = "warning_under_review" if before.startswith("warning") else "under_review"

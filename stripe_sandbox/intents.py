@@ -34,6 +34,12 @@ _COPIED = (
     "confirmation_method",
 )
 
+_EXCLUDED_BY_ALLOWED = (
+    "automatic_payment_methods",
+    "excluded_payment_method_types",
+    "payment_method_configuration",
+)
+
 _NEEDS_RETURN_URL = (
     "This PaymentIntent is configured to accept payment methods enabled in your Dashboard. Because some "
     "of these payment "
@@ -89,19 +95,22 @@ def _check_confirmation_only(given: Json) -> None:
 
 
 def _choose_types(body: Json, given: Json) -> None:
-    """Without ``payment_method_types`` the Dashboard's methods apply, redirects included.
+    """The Dashboard's methods apply, redirects included, unless the call allows some types only.
 
-    https://docs.stripe.com/api/payment_intents/create#create_payment_intent-automatic_payment_methods
+    https://docs.stripe.com/api/payment_intents/create#create_payment_intent-automatic_payment_methods,
+    https://docs.stripe.com/changelog/dahlia/2026-07-29/allowed-payment-method-types-parameter
     """
     automatic = given.get("automatic_payment_methods")
-    types = given.get("payment_method_types")
-    if types is not None and automatic is not None and automatic.get("enabled") == "true":
-        text = "You may only specify one of these parameters: automatic_payment_methods, payment_method_types."
-        raise invalid(text, code="parameters_exclusive", param="automatic_payment_methods")
-    if types is not None:
-        body["payment_method_types"] = types
+    allowed = given.get("allowed_payment_method_types")
+    compatible = ["card", "us_bank_account"] if body["currency"] == "usd" else ["card"]
+    body["payment_method_types"] = [kind for kind in compatible if not allowed or kind in allowed]
+    if allowed:
+        for other in _EXCLUDED_BY_ALLOWED:
+            if other in given:
+                text = f"You may only specify one of these parameters: allowed_payment_method_types, {other}."
+                raise invalid(text, code="parameters_exclusive", param=other)
+        body["allowed_payment_method_types"] = allowed
         return
-    body["payment_method_types"] = ["card", "us_bank_account"] if body["currency"] == "usd" else ["card"]
     redirects = (automatic or {}).get("allow_redirects", "always")
     body["automatic_payment_methods"] = {"allow_redirects": redirects, "enabled": True}
 
@@ -114,7 +123,7 @@ def _require_return_url(body: Json, given: Json, *, confirms: bool) -> None:
 
 
 def _off_session(given: Json) -> bool:
-    return given.get("off_session") not in (None, "false", False)
+    return given.get("off_session") not in (None, "false")
 
 
 def _set_method(call: Call, intent: Record, identifier: str) -> None:

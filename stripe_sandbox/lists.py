@@ -73,7 +73,7 @@ def payment_methods(call: Call, ids: tuple[str, ...], given: Json) -> Json:
     """``GET /v1/customers/{id}/payment_methods`` and ``/v1/payment_methods?customer=``."""
     customer = ids[0] if ids else given.get("customer")
     url = f"/v1/customers/{ids[0]}/payment_methods" if ids else "/v1/payment_methods"
-    return _page(call, given, "payment_method", url, parents=_one(customer))
+    return _page(call, given, "payment_method", url, parents=_one(customer), tags=_one(given.get("type")))
 
 
 def all_events(call: Call, _ids: tuple[str, ...], given: Json) -> Json:

@@ -29,8 +29,8 @@ def resolve(call: Call, identifier: str, param: str = "payment_method") -> Recor
     """
     behaviour = TOKENS.get(identifier)
     if behaviour is not None:
-        record = Record("payment_method", objects.payment_method(behaviour, call.at), inner={"token": identifier})
-        return call.store.insert(record)
+        body = objects.payment_method(behaviour, call.at)
+        return call.store.insert(Record("payment_method", body, tag=body["type"], inner={"token": identifier}))
     record_or_none = call.store.find("payment_method", identifier)
     if record_or_none is None:
         raise missing("PaymentMethod", identifier, param)

@@ -21,7 +21,7 @@ INTEGER_MAX = 2**63 - 1
 
 @dataclass(frozen=True)
 class Param:
-    """One parameter: ``kind`` is str, int, bool, hash, list, metadata, range or any."""
+    """One parameter: ``kind`` is str, int, bool, hash, list, metadata, range, any, or removed (in this API version)."""
 
     kind: str = "str"
     required: bool = False
@@ -31,13 +31,8 @@ class Param:
 Spec = dict[str, Param]
 
 EXPAND: Spec = {"expand": Param("list")}
-PAGE: Spec = {
-    **EXPAND,
-    "limit": Param("int"),
-    "starting_after": Param(),
-    "ending_before": Param(),
-    "created": Param("range"),
-}
+CURSORS: Spec = {**EXPAND, "limit": Param("int"), "starting_after": Param(), "ending_before": Param()}
+PAGE: Spec = {**CURSORS, "created": Param("range")}
 
 
 def check(spec: Spec, given: Json) -> Json:
@@ -67,6 +62,9 @@ def _value(name: str, param: Param, value: Any) -> Any:  # noqa: PLR0911 - one r
             return _list(name, value)
         case "range":
             return _range(name, value)
+        case "removed":
+            text = f"The parameter {name} is no longer supported in this API version."
+            raise invalid(text, code=f"{name}_no_longer_supported", param=name)
         case _:
             return value
 

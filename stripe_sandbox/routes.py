@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from stripe_sandbox import charges, disputes, fraud_warnings, intents, lists, methods, refunds
 from stripe_sandbox.call import Call
 from stripe_sandbox.errors import Json, StripeError
-from stripe_sandbox.params import EXPAND, PAGE, Param, Spec
+from stripe_sandbox.params import CURSORS, EXPAND, PAGE, Param, Spec
 
 Handler = Callable[[Call, tuple[str, ...], Json], Json]
 
@@ -25,6 +25,7 @@ class Route:
 
 
 _CAPTURE = ("automatic", "automatic_async", "manual")
+_USAGE = ("off_session", "on_session")
 _METADATA: Spec = {"metadata": Param("metadata")}
 # Accepted with any value and without effect: what they steer, the sandbox doesn't model.
 _INERT_CONFIRM: Spec = {
@@ -32,20 +33,22 @@ _INERT_CONFIRM: Spec = {
     for name in (
         "amount_details", "confirmation_token", "excluded_payment_method_types", "hooks", "mandate", "mandate_data",
         "payment_details", "payment_method_data", "payment_method_options", "radar_options", "use_stripe_sdk",
-        "allowed_payment_method_types",
     )
 }  # fmt: skip
 
 _CONFIRM: Spec = {
     **EXPAND,
     **_INERT_CONFIRM,
+    "allowed_payment_method_types": Param("list"),
     "capture_method": Param(choices=_CAPTURE),
     "error_on_requires_action": Param("bool"),
-    "off_session": Param("any"),
+    "off_session": Param(choices=("true", "false", "one_off", "recurring")),
     "payment_method": Param(),
+    # https://docs.stripe.com/changelog/endive/2026-09-30/removes-the-payment-method-types-parameter-from-payment-intents-and-setup-intents
+    "payment_method_types": Param("removed"),
     "receipt_email": Param(),
     "return_url": Param(),
-    "setup_future_usage": Param(),
+    "setup_future_usage": Param(choices=(*_USAGE, "")),
     "shipping": Param("hash"),
 }
 _CREATE: Spec = {
@@ -61,7 +64,7 @@ _CREATE: Spec = {
     "description": Param(),
     "on_behalf_of": Param(),
     "payment_method_configuration": Param(),
-    "payment_method_types": Param("list"),
+    "setup_future_usage": Param(choices=_USAGE),
     "statement_descriptor": Param(),
     "statement_descriptor_suffix": Param(),
     "transfer_data": Param("hash"),
@@ -133,8 +136,13 @@ _TABLE: tuple[tuple[str, str, Spec, Handler], ...] = (
     ("POST", "/v1/customers", {**_CUSTOMER, "payment_method": Param()}, methods.create_customer),
     ("GET", "/v1/customers/{}", EXPAND, methods.retrieve_customer),
     ("POST", "/v1/customers/{}", _CUSTOMER, methods.update_customer),
-    ("GET", "/v1/customers/{}/payment_methods", {**PAGE, "type": Param()}, lists.payment_methods),
-    ("GET", "/v1/payment_methods", {**PAGE, "type": Param(), "customer": Param(required=True)}, lists.payment_methods),
+    ("GET", "/v1/customers/{}/payment_methods", {**CURSORS, "type": Param()}, lists.payment_methods),
+    (
+        "GET",
+        "/v1/payment_methods",
+        {**CURSORS, "type": Param(), "customer": Param(required=True)},
+        lists.payment_methods,
+    ),
     ("GET", "/v1/payment_methods/{}", EXPAND, methods.retrieve_method),
     ("POST", "/v1/payment_methods/{}/attach", {**EXPAND, "customer": Param(required=True)}, methods.attach),
     ("POST", "/v1/payment_methods/{}/detach", EXPAND, methods.detach),

@@ -113,7 +113,7 @@ class Driver:
         given: dict[str, Any] = {"amount": 1000, "currency": "usd", "confirm": True, **params}
         if given["confirm"]:
             given.setdefault("payment_method", "pm_card_visa")
-        if "payment_method_types" not in given:
+        if "allowed_payment_method_types" not in given:
             given.setdefault("automatic_payment_methods", NO_REDIRECTS)
         return self.intents.create_async(given, _options(key))
 

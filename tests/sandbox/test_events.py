@@ -61,7 +61,7 @@ def test_each_life_has_its_events(api: Driver, life: Callable[[Driver], Any], ex
 
 def test_processing_has_its_events(api: Driver, steer: Steer) -> None:
     """https://docs.stripe.com/payments/paymentintents/lifecycle (processing)."""
-    intent = api.pay(payment_method="pm_usBankAccount_success", payment_method_types=["us_bank_account"])
+    intent = api.pay(payment_method="pm_usBankAccount_success", allowed_payment_method_types=["us_bank_account"])
     steer.advance(60)
     assert api.event_types(intent.id)[:5] == [
         "payment_intent.created",

@@ -8,7 +8,7 @@ import stripe
 
 from tests.sandbox.driver import Driver, Steer, error_of, is_a
 
-FORM = "amount=1000&currency=usd&confirm=true&payment_method=pm_card_visa&payment_method_types[]=card"
+FORM = "amount=1000&currency=usd&confirm=true&payment_method=pm_card_visa&allowed_payment_method_types[]=card"
 DAY_S = 24 * 3600
 
 

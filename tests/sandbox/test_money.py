@@ -50,7 +50,7 @@ class Money(RuleBasedStateMachine):
     def pay(self, amount: int, token: str, how: str) -> str:
         kind = TOKENS[token].kind
         given = {"amount": amount, "currency": "usd", "confirm": "true", "payment_method": token, "capture_method": how}
-        body = self.call("/v1/payment_intents", {**given, "payment_method_types[]": kind})
+        body = self.call("/v1/payment_intents", {**given, "allowed_payment_method_types[]": kind})
         body = body.get("error", {}).get("payment_intent", body)
         return str(body["id"])
 

@@ -7,6 +7,8 @@ import stripe
 
 from tests.sandbox.driver import DEADLINE_S, NO_REDIRECTS, Driver, Steer, error_of, eventually, is_a
 
+BANK = {"allowed_payment_method_types": ["us_bank_account"]}
+
 
 def test_intent_without_payment_method_requires_one(api: Driver) -> None:
     """https://docs.stripe.com/payments/paymentintents/lifecycle (requires_payment_method)."""
@@ -225,7 +227,7 @@ def test_method_of_another_customer_is_refused(api: Driver) -> None:
 def test_delayed_method_is_processing_first(api: Driver, steer: Steer, fates: tuple[str, str]) -> None:
     """https://docs.stripe.com/payments/paymentintents/lifecycle (processing)."""
     token, fate = fates
-    intent = api.pay(payment_method=token, payment_method_types=["us_bank_account"])
+    intent = api.pay(payment_method=token, **BANK)
     assert intent.status == "processing"
     steer.advance(60)
     assert api.intent(intent.id).status == fate
@@ -233,7 +235,7 @@ def test_delayed_method_is_processing_first(api: Driver, steer: Steer, fates: tu
 
 def test_delayed_method_can_fail(api: Driver, steer: Steer) -> None:
     """https://docs.stripe.com/payments/ach-direct-debit/accept-a-payment#test-your-integration."""
-    intent = api.pay(payment_method="pm_usBankAccount_insufficientFunds", payment_method_types=["us_bank_account"])
+    intent = api.pay(payment_method="pm_usBankAccount_insufficientFunds", **BANK)
     steer.advance(60)
     failed = api.intent(intent.id)
     assert failed.status == "requires_payment_method"
@@ -242,7 +244,7 @@ def test_delayed_method_can_fail(api: Driver, steer: Steer) -> None:
 
 def test_processing_intent_cannot_be_canceled(api: Driver, steer: Steer) -> None:
     """https://docs.stripe.com/api/payment_intents/cancel: processing only in rare cases."""
-    intent = api.pay(payment_method="pm_usBankAccount_success", payment_method_types=["us_bank_account"])
+    intent = api.pay(payment_method="pm_usBankAccount_success", **BANK)
     assert error_of(lambda: api.cancel(intent.id)).error.code == "payment_intent_unexpected_state"
     steer.post("behaviours", processing_cancelable=True)
     assert api.cancel(intent.id).status == "canceled"

@@ -105,10 +105,11 @@ def test_confirmation_parameters_need_confirm(api: Driver) -> None:
     assert (error.http_status, error.error.param) == (400, "off_session")
 
 
-def test_types_and_automatic_methods_exclude_each_other(api: Driver) -> None:
-    """https://docs.stripe.com/error-codes#parameters-exclusive."""
-    both = {"payment_method_types": ["card"], "automatic_payment_methods": {"enabled": True}}
-    assert error_of(lambda: api.pay(confirm=False, **both)).http_status == 400
+def test_allowed_types_and_automatic_methods_exclude_each_other(api: Driver) -> None:
+    """https://docs.stripe.com/changelog/dahlia/2026-07-29/allowed-payment-method-types-parameter, https://docs.stripe.com/error-codes#parameters-exclusive."""
+    both = {"allowed_payment_method_types": ["card"], "automatic_payment_methods": {"enabled": True}}
+    error = error_of(lambda: api.pay(confirm=False, **both))
+    assert (error.http_status, error.error.code) == (400, "parameters_exclusive")
 
 
 def test_wrong_key_is_401_and_not_echoed(api: Driver) -> None:
@@ -148,3 +149,16 @@ def test_malformed_version_is_refused(api: Driver) -> None:
 def test_malformed_bodies_are_400(api: Driver, form: str) -> None:
     """https://docs.stripe.com/api/errors: never a 500 for what a client sent."""
     assert api.raw("POST", "/v1/payment_intents", form).status == 400
+
+
+def test_payment_method_types_are_no_longer_taken(api: Driver) -> None:
+    """https://docs.stripe.com/changelog/endive/2026-09-30/removes-the-payment-method-types-parameter-from-payment-intents-and-setup-intents."""
+    error = error_of(lambda: api.pay(confirm=False, payment_method_types=["card"]))
+    assert (error.http_status, error.error.param) == (400, "payment_method_types")
+    assert error.error.code == "payment_method_types_no_longer_supported"
+
+
+def test_allowed_types_narrow_what_is_compatible(api: Driver) -> None:
+    """https://docs.stripe.com/changelog/dahlia/2026-07-29/allowed-payment-method-types-parameter."""
+    intent = api.pay(confirm=False, allowed_payment_method_types=["card", "sepa_debit"])
+    assert intent.payment_method_types == ["card"], "what is not compatible with the currency is filtered out"

@@ -7,7 +7,7 @@ import pytest
 
 from tests.sandbox.driver import Driver, Steer, error_of
 
-BANK = {"payment_method": "pm_usBankAccount_processing", "payment_method_types": ["us_bank_account"]}
+BANK = {"payment_method": "pm_usBankAccount_processing", "allowed_payment_method_types": ["us_bank_account"]}
 REACHED: dict[str, Callable[[Driver], Any]] = {
     "requires_payment_method": lambda api: api.pay(confirm=False),
     "requires_confirmation": lambda api: api.pay(confirm=False, payment_method="pm_card_visa"),

@@ -300,7 +300,7 @@ def test_13_parameters_are_replayed_word_by_word_across_versions(world: World) -
         "currency": "eur",
         "confirm": True,
         "payment_method": "pm_card_visa",
-        "payment_method_types": ["card"],
+        "allowed_payment_method_types": ["card"],
         "description": "as version 0.9 wrote it",
         "metadata": {"paymentId": str(payment_id)},
         "expand": ["latest_charge"],

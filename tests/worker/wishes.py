@@ -139,7 +139,7 @@ def charge(world: World, payment_id: UUID, capture_method: str) -> dict[str, Any
         "currency": "eur",
         "confirm": "true",
         "payment_method": "pm_card_visa",
-        "payment_method_types[]": "card",
+        "allowed_payment_method_types[]": "card",
         "capture_method": capture_method,
         "metadata[paymentId]": str(payment_id),
     }
