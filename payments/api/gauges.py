@@ -19,9 +19,6 @@ from payments.database.queries import load_queries
 SCRAPE_WAIT_S = 2.0  # how long a scrape waits for fresh readings, far below Prometheus's own 10 s
 STATEMENT_TIMEOUT_MS = 1_000
 FRESH_S = 1.0  # several scrapers, or an impatient one, cost one reading a second
-# The audit reads every payment: once a minute is often enough to be woken by it.
-AUDIT_FRESH_S = 60.0
-AUDIT_TIMEOUT_MS = 10_000
 
 NAN = float("nan")
 _QUERIES = load_queries("api")
@@ -121,9 +118,15 @@ def _readings(registry: CollectorRegistry) -> tuple[Reading, ...]:
         Reading("gauge_stuck", (gauge("stuck_payments", "Payments in a passing state for five minutes or more."),)),
         Reading(
             "gauge_audit",
-            (gauge("audit_imbalances", "Rows of payments.audit_imbalances: anything but 0 is an alarm."),),
-            fresh_s=AUDIT_FRESH_S,
-            timeout_ms=AUDIT_TIMEOUT_MS,
+            (gauge("audit_imbalances", "What the audit has found, by kind: anything but 0 is an alarm.", "kind"),),
+            is_labelled=True,
+        ),
+        Reading(
+            "gauge_audit_run",
+            (
+                gauge("audit_last_run_timestamp_seconds", "When the audit last ran; NaN when never."),
+                gauge("audit_lap_timestamp_seconds", "Every payment was looked at after this; NaN when not yet."),
+            ),
         ),
     )
 

@@ -27,7 +27,7 @@ HELP = "look at Stripe now, at everything open, in doubt or lost, and say what w
 ROLE = "payments_worker"
 CONNECTIONS_MAX = 10
 # What somebody has to look at; all else is mended by itself.
-TROUBLE = ("calls parked", "looks that broke")
+TROUBLE = ("calls parked", "looks that broke", "imbalances")
 
 _QUERIES = load_queries("reconciler")
 

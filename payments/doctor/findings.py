@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 OPEN_TRANSACTION_S_MAX = 1800  # half an hour: from here on dead rows pile up where rows are updated
+AUDIT_AGE_S_MAX = 600  # it runs every minute, and a long run is some minutes
 Row = tuple[Any, ...]
 
 
@@ -156,6 +157,20 @@ def judge_payments(stuck: list[Row], parked: int, dead: int, imbalances: list[Ro
         for payment_id, imbalance in imbalances
     ]
     return findings or [Finding(Level.OK, "payments", "none stuck, dead or out of balance")]
+
+
+def judge_audit(unseen_s: int | None) -> list[Finding]:
+    """The audit runs every minute."""
+    if unseen_s is None or unseen_s <= AUDIT_AGE_S_MAX:
+        return []
+    return [
+        Finding(
+            Level.WARNING,
+            "audit",
+            f"our books were last compared {unseen_s // 60} minutes ago",
+            "Is a worker running? Its log has what keeps it from it.",
+        )
+    ]
 
 
 def judge_oldest_transaction(open_s: int) -> list[Finding]:

@@ -361,5 +361,14 @@ select count(*), coalesce(extract(epoch from max(age)), 0) from payments.inbox_p
 select count(*) from payments.stuck_payments;
 
 -- name: gauge_audit
--- Whether our books agree with themselves.
-select count(*) from payments.audit_imbalances;
+-- What our books disagree on, by kind, also where that is nothing.
+select k.kind, count(f.kind)
+from unnest(payments.imbalance_kinds()) k (kind)
+left join payments.audit_findings f using (kind)
+group by k.kind;
+
+-- name: gauge_audit_run
+-- When the audit last ran, and since when no payment has gone unseen.
+select
+  coalesce((select extract(epoch from ran_at)::float8 from payments.audit_progress), 'NaN'),
+  coalesce((select extract(epoch from last_lap_began_at)::float8 from payments.audit_progress), 'NaN');

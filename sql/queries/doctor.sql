@@ -51,9 +51,23 @@ select
 -- Commands and inbox rows that were given up and not settled since.
 select count(*) from payments.dead_letters where resolved_at is null;
 
+-- name: limit_time
+-- For the statements of this transaction.
+select set_config('statement_timeout', %(timeout)s, true);
+
 -- name: imbalances
 -- What our own books disagree on; the first few.
 select payment_id::text, imbalance from payments.audit_imbalances limit 5;
+
+-- name: known_imbalances
+-- The same as of the last audit, for books that are too long to be read while somebody waits.
+select payment_id::text, finding from payments.audit_findings where kind = any(payments.imbalance_kinds()) limit 5;
+
+-- name: audit
+-- For how long the audit has not run; nothing when it has, or when there is nothing yet to audit.
+select extract(epoch from clock_timestamp() - coalesce(
+  (select ran_at from payments.audit_progress), (select created_at from payments.payments order by payment_id limit 1)
+))::int;
 
 -- name: oldest_transaction
 -- How long the oldest open transaction of anybody has been holding back VACUUM.

@@ -4,6 +4,7 @@ from uuid import uuid4
 
 import pytest
 
+from payments.doctor import checks
 from payments.doctor.checks import examine
 from payments.doctor.findings import Level
 from tests.database.rows import insert_payment
@@ -50,6 +51,37 @@ def test_another_cluster_is_named(database: Database) -> None:
 def test_an_unreachable_database_is_a_finding() -> None:
     findings = examine("postgresql://nobody@127.0.0.1:1/nothing")
     assert [one.check for one in findings] == ["database"]
+
+
+def test_an_audit_that_does_not_run_is_named(database: Database) -> None:
+    def stale() -> list[str]:
+        return [one.found for one in examine(database.admin_dsn()) if one.check == "audit"]
+
+    with database.connect() as conn:
+        insert_payment(conn)
+        assert stale() == []
+        conn.execute(
+            "insert into payments.audit_progress (seen, ran_at) values ('3:3:', now() - interval '11 minutes')"
+        )
+        assert stale() == ["our books were last compared 11 minutes ago"]
+        conn.execute("update payments.audit_progress set ran_at = now()")
+        assert stale() == []
+
+
+def test_books_too_long_to_be_read_are_told_of_by_the_last_audit(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "AUDIT_WAIT_MS", 1)
+    with database.connect() as conn:
+        conn.execute(
+            "create or replace view payments.audit_imbalances as"
+            " select payment_id, 'x' as imbalance, 'y' as kind, array['z'] as also from payments.payments, pg_sleep(1)"
+        )
+        conn.execute(
+            "insert into payments.audit_findings (kind, subject, payment_id, finding)"
+            " select 'history_off', i::text, i, 'SUCCEEDED, its history says FAILED' from gen_random_uuid() i"
+        )
+    assert [one.endswith("its history says FAILED") for one in faults(database)] == [True]
 
 
 def test_every_kind_of_trouble_shows(database: Database) -> None:

@@ -45,7 +45,7 @@ async def test_lost_payment_is_adopted_from_its_metadata_and_then_weighed(desk: 
     first = desk.history(payment_id)[0]
     assert (first[2], first[3], first[4]) == (None, "REQUESTED", "applied")
     assert sorted(desk.outcomes()) == ["applied", "ignored", "ignored"]
-    assert desk.sql("select * from payments.audit_imbalances where imbalance not like 'nobody%%'") == []
+    assert desk.sql("select * from payments.imbalances where kind not like '%%_unowned'") == []
 
 
 @pytest.mark.parametrize("kind", ["refund.created", "charge.dispute.created"])

@@ -67,7 +67,7 @@ def assert_books_are_right(conn: Any, expected: dict[UUID, Life]) -> None:
         assert status == expected[payment_id].ends_as, expected[payment_id]
         for name in ONCE:
             assert events.count(name) == (f"payment-{status.lower()}" == name)
-    assert conn.execute("select * from payments.audit_imbalances where imbalance not like 'nobody%'").fetchall() == []
+    assert conn.execute("select * from payments.imbalances where kind not like '%_unowned'").fetchall() == []
     assert conn.execute("select error from payments.dead_letters").fetchall() == []
 
 

@@ -135,7 +135,7 @@ async def test_two_recorders_end_every_story_as_told_in_any_order(desk: Desk) ->
     await asyncio.gather(*(desk.settle(recorder) for recorder in recorders))
     for story in told:
         assert_ended_as_told(desk, story)
-    assert desk.sql("select * from payments.audit_imbalances where imbalance not like 'nobody%%'") == []
+    assert desk.sql("select * from payments.imbalances where kind not like '%%_unowned'") == []
     assert desk.sql("select error from payments.dead_letters") == []
 
 

@@ -1,0 +1,141 @@
+"""What somebody may have done to sound books past all guards, and what the audit calls that."""
+
+from typing import Any, NamedTuple
+
+from tests.audit.sound_books import DISPUTES, PAYMENTS, REFUNDS, dispute_id, id_of, refund_id
+
+
+class Spoilt(NamedTuple):
+    """The payment that is off by it, the kind of imbalance, and the statements, with places of PLACES."""
+
+    payment: str
+    kind: str
+    statements: tuple[str, ...]
+
+
+PLACES: dict[str, Any] = {
+    **{name: id_of(name) for name in PAYMENTS},
+    **{f"refund_{number}": refund_id(number) for number in REFUNDS},
+    **{f"dispute_{number}": dispute_id(number) for number in DISPUTES},
+}
+
+
+def gone(table: str, where: str) -> str:
+    return f"delete from {table} where {where}"
+
+
+def changed(payment: str, columns: str) -> str:
+    return f"update payments.payments set {columns} where payment_id = %({payment})s"
+
+
+def told(payment: str, event_type: str, subject: str = "", place: str = "null") -> tuple[str, ...]:
+    """One more event, well numbered."""
+    event = (
+        "insert into payments.outbox (event_id, event_type, aggregate_id, sequence, payload, headers)"
+        f" select gen_random_uuid(), '{event_type}', payment_id, last_sequence + 1,"
+        f" jsonb_build_object('{subject}', {place}::uuid), '{{}}'"
+        f" from payments.payments where payment_id = %({payment})s"
+    )
+    return event, changed(payment, "last_sequence = last_sequence + 1")
+
+
+def untold(event_type: str, payment: str) -> str:
+    return gone("payments.outbox", f"event_type = '{event_type}' and aggregate_id = %({payment})s")
+
+
+def unheard(payment: str) -> str:
+    return gone("payments.inbox", f"payment_id = %({payment})s")
+
+
+def unwatched(payment: str) -> str:
+    return gone("payments.watches", f"payment_id = %({payment})s")
+
+
+def unsent(payment: str) -> str:
+    return gone("pgmq.q_payment_requested", f"message ->> 'paymentId' = %({payment})s::text")
+
+
+def without_letter(payment: str) -> str:
+    return gone("payments.dead_letters", f"payment_id = %({payment})s")
+
+
+CASES = {
+    "a command is gone": Spoilt("waiting", "payment_unowned", (unsent("waiting"),)),
+    "a parked call is gone": Spoilt(
+        "parked",
+        "payment_unowned",
+        (gone("payments.stripe_requests", "payment_id = %(parked)s"), unsent("parked")),
+    ),
+    "a hold is not watched": Spoilt("held", "payment_unwatched", (unwatched("held"),)),
+    "a customer is not watched": Spoilt("asking", "payment_unwatched", (unwatched("asking"),)),
+    "a void is not watched": Spoilt("voiding", "payment_unwatched", (unwatched("voiding"),)),
+    "a refund's command is gone": Spoilt(
+        "paid",
+        "refund_unowned",
+        (gone("pgmq.q_refund_requested", "message ->> 'refundId' = %(refund_3)s::text"),),
+    ),
+    "a pending refund is not watched": Spoilt("paid", "refund_unwatched", (unwatched("paid"),)),
+    "a dead message's letter is gone": Spoilt("odd", "death_unnoticed", (without_letter("odd"),)),
+    "two keys made a PaymentIntent": Spoilt(
+        "paid",
+        "charged_twice",
+        ("update payments.stripe_requests set outcome = 'answered' where payment_id = %(paid)s",),
+    ),
+    "an outcome is not told": Spoilt("failed", "outcome_untold", (untold("payment-failed", "failed"),)),
+    "an outcome was another": Spoilt("disputed", "outcome_contradicted", told("disputed", "payment-failed")),
+    "a status was changed back": Spoilt(
+        "failed",
+        "outcome_contradicted",
+        (changed("failed", "status = 'CONFLICTED'"), changed("failed", "status = 'REQUESTED', failure_reason = null")),
+    ),
+    "a status was set": Spoilt("waiting", "outcome_untold", (changed("waiting", "status = 'EXPIRED'"),)),
+    "a refund is not told": Spoilt("late", "refund_mistold", (untold("refund-processed", "late"),)),
+    "a refund is told twice": Spoilt(
+        "late", "refund_mistold", told("late", "refund-processed", "refundId", "%(refund_5)s")
+    ),
+    "a refund's failure is not told": Spoilt("paid", "refund_mistold", (untold("refund-failed", "paid"),)),
+    "a refund was turned round": Spoilt(
+        "late",
+        "refund_mistold",
+        ("update payments.refunds set status = 'FAILED', failure_reason = 'x' where refund_id = %(refund_5)s",),
+    ),
+    "a refund is told too early": Spoilt(
+        "paid", "refund_mistold", told("paid", "refund-processed", "refundId", "%(refund_4)s")
+    ),
+    "a dispute's end is not told": Spoilt("paid", "dispute_mistold", (untold("dispute-closed", "paid"),)),
+    "a dispute is told twice": Spoilt(
+        "disputed", "dispute_mistold", told("disputed", "dispute-opened", "disputeId", "%(dispute_2)s")
+    ),
+    "a refund that is not there is told": Spoilt(
+        "disputed", "told_of_nothing", told("disputed", "refund-processed", "refundId", "gen_random_uuid()")
+    ),
+    "a refund is gone": Spoilt("paid", "told_of_nothing", (gone("payments.refunds", "refund_id = %(refund_1)s"),)),
+    "an answer is gone": Spoilt("held", "answer_lost", (unheard("held"),)),
+    "all that Stripe said is gone": Spoilt(
+        "held",
+        "stripe_unasked",
+        (unheard("held"), gone("payments.stripe_requests", "payment_id = %(held)s")),
+    ),
+    "a sum was set": Spoilt("paid", "refunded_off", (changed("paid", "amount_refunded = 201"),)),
+    "a reservation was let go": Spoilt("paid", "reserved_off", (changed("paid", "amount_reserved = 300"),)),
+    "a refund's amount was set": Spoilt(
+        "late", "reserved_off", ("update payments.refunds set amount = 999 where refund_id = %(refund_5)s",)
+    ),
+    "a dispute is forgotten": Spoilt("disputed", "disputed_off", (changed("disputed", "disputed = false"),)),
+    "a number was allotted": Spoilt(
+        "disputed", "events_misnumbered", (changed("disputed", "last_sequence = last_sequence + 1"),)
+    ),
+    "a number is missing in the middle": Spoilt(
+        "held",
+        "events_misnumbered",
+        (
+            "update payments.outbox set sequence = 3 where aggregate_id = %(held)s and sequence = 2",
+            changed("held", "last_sequence = 3"),
+        ),
+    ),
+    "a conflict is hidden": Spoilt(
+        "odd",
+        "history_off",
+        (changed("odd", "status = 'VOIDING'"), "insert into payments.watches values (%(odd)s, 0, now())"),
+    ),
+}

@@ -1,0 +1,58 @@
+"""Each class of imbalance, made by hand past all guards, is one row: in the view, and in the audit's findings."""
+
+import pytest
+from structlog.testing import capture_logs
+
+from payments.reconciler.audit import audit
+from tests.audit.driving import Auditor
+from tests.audit.sound_books import id_of, past_the_triggers
+from tests.audit.spoilt_books import CASES, PLACES, Spoilt
+from tests.development.databases import Database
+
+pytestmark = pytest.mark.anyio
+
+
+def spoil(auditor: Auditor, case: Spoilt) -> None:
+    with past_the_triggers(auditor.conn):
+        for statement in case.statements:
+            auditor.conn.execute(statement, PLACES)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+async def test_each_imbalance_shows_as_exactly_its_row_and_goes_with_its_cause(
+    database: Database, case: Spoilt
+) -> None:
+    async with Auditor.on_sound_books(database) as auditor:
+        await audit(auditor.around)
+        spoil(auditor, case)
+        expected = [(id_of(case.payment), case.kind)]
+        assert auditor.view() == expected
+        with capture_logs() as logs:
+            await audit(auditor.around)
+            assert auditor.findings() == expected
+            await audit(auditor.around)
+        found = [entry for entry in logs if entry["event"] == "audit.imbalance_found"]
+        assert [(entry["payment_id"], entry["kind"]) for entry in found] == [(str(expected[0][0]), case.kind)]
+
+
+def test_every_kind_is_made_above(database: Database) -> None:
+    with database.connect() as conn:
+        kinds = conn.execute("select unnest(payments.imbalance_kinds())").fetchall()
+    assert {row[0] for row in kinds} == {case.kind for case in CASES.values()}
+
+
+async def test_sound_books_show_nothing_and_a_mended_one_is_told_of(database: Database) -> None:
+    async with Auditor.on_sound_books(database) as auditor:
+        assert auditor.view() == []
+        with past_the_triggers(auditor.conn):
+            auditor.conn.execute("update payments.payments set disputed = not disputed where status = 'SUCCEEDED'")
+            await audit(auditor.around)
+            assert auditor.findings() == [(id_of("paid"), "disputed_off"), (id_of("disputed"), "disputed_off")]
+            auditor.conn.execute(
+                "update payments.payments set disputed = not disputed where payment_id = %(paid)s", PLACES
+            )
+        with capture_logs() as logs:
+            await audit(auditor.around)
+        gone = [entry["payment_id"] for entry in logs if entry["event"] == "audit.imbalance_gone"]
+        assert gone == [str(id_of("paid"))]
+        assert auditor.findings() == [(id_of("disputed"), "disputed_off")]

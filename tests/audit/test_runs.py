@@ -1,0 +1,120 @@
+"""What a run of the audit looks at: whatever changed, however late it commits, and in laps the rest; and its cost."""
+
+import math
+from uuid import UUID
+
+import pytest
+
+from bench.audit import settle
+from payments.database.queries import load_queries
+from payments.reconciler import audit as audit_module
+from payments.reconciler.audit import audit
+from tests.audit.driving import ROLE, Auditor
+from tests.audit.sound_books import PAYMENTS, id_of, past_the_triggers
+from tests.development.databases import Database
+
+pytestmark = pytest.mark.anyio
+HISTORY = 12_000
+SLICE = 20
+# A handful of index lookups a rule, and three pages each; the whole of these books are some 4,000 pages.
+LOOKING_MAX = 80 * SLICE
+CHOOSING_MAX = 200
+
+
+async def test_a_change_that_commits_late_is_looked_at(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit_module, "SLICE_MIN", 1)
+    monkeypatch.setattr(audit_module, "LAP_RUNS_MAX", 1_000_000)
+    async with Auditor.on(database) as auditor:
+        settle(auditor.conn, 1, 50)
+        await audit(auditor.around)  # from here on only by slices of one, or because it is told of
+        with database.connect(autocommit=False) as slow:
+            changed = slow.execute(
+                "select aggregate_id from payments.outbox order by outbox_id desc limit 1"
+            ).fetchone()
+            slow.execute("set local session_replication_role = replica")
+            slow.execute("update payments.payments set last_sequence = 4 where payment_id = %s", changed)
+            slow.execute(
+                "insert into payments.outbox (event_id, event_type, aggregate_id, sequence, payload, headers)"
+                " values (gen_random_uuid(), 'payment-authorized', %s, 3, '{}', '{}')",
+                changed,
+            )
+            settle(auditor.conn, 51, 60)  # later ids, later transactions, committed before
+            await audit(auditor.around)
+            assert auditor.findings() == []
+            slow.commit()
+        await audit(auditor.around)
+        assert changed is not None
+        assert auditor.findings() == [(changed[0], "events_misnumbered")]
+
+
+async def test_what_nobody_told_of_is_found_within_a_lap(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit_module, "SLICE_MIN", 3)
+    async with Auditor.on_sound_books(database) as auditor:
+        await audit(auditor.around)
+        with past_the_triggers(auditor.conn):
+            auditor.conn.execute(
+                "update payments.payments set last_sequence = last_sequence + 1"
+                " where status in ('SUCCEEDED', 'FAILED', 'VOIDED')"
+            )
+        expected = [(id_of(name), "events_misnumbered") for name in ("paid", "disputed", "failed", "late")]
+        assert auditor.view() == expected
+        for _ in range(2 * math.ceil(len(PAYMENTS) / 3)):
+            await audit(auditor.around)
+        assert auditor.findings() == expected
+        row = auditor.conn.execute("select last_lap_began_at is not null from payments.audit_progress").fetchone()
+        assert row == (True,)
+
+
+@pytest.mark.parametrize("cluster", ["with higher ids", "with lower ids"])
+async def test_a_snapshot_of_another_cluster_misleads_nobody(database: Database, cluster: str) -> None:
+    seen = {"with higher ids": "9999999:9999999:", "with lower ids": "3:3:"}[cluster]
+    async with Auditor.on_sound_books(database) as auditor:
+        await audit(auditor.around)
+        auditor.conn.execute("update payments.audit_progress set seen = %s, lap_at = %s", (seen, UUID(int=2**128 - 1)))
+        with past_the_triggers(auditor.conn):
+            auditor.conn.execute(
+                "update payments.payments set disputed = true where payment_id = %s", (id_of("failed"),)
+            )
+        await audit(auditor.around)
+        assert auditor.findings() == [(id_of("failed"), "disputed_off")]
+        row = auditor.conn.execute("select pg_snapshot_xmax(seen) < '9999999' from payments.audit_progress").fetchone()
+        assert row == (True,)
+
+
+def cost(database: Database) -> dict[str, int]:
+    """The buffers that each statement of a run touches, as the worker runs them."""
+    queries = load_queries("audit")
+    values = {"slice_min": SLICE, "lap_runs_max": 1_000_000, "open_max": SLICE}
+    found: dict[str, int] = {}
+    with database.connect(ROLE) as conn, conn.transaction():
+        conn.execute("set local enable_seqscan = off")  # as guard_plans does
+        row = conn.execute(queries["list_due"], values).fetchone()
+        assert row is not None
+        assert len(row[0]) == SLICE
+        looking = {"payment_ids": row[0]}
+        for what, query, asked in (("choosing", "list_due", values), ("looking", "look", looking)):
+            conn.execute(queries[query], asked)  # what is looked up in the catalogs for a first plan is not counted
+            row = conn.execute(b"explain (analyze, buffers, format json) " + queries[query], asked).fetchone()
+            assert row is not None
+            plan = row[0][0]["Plan"]
+            found[what] = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
+    return found
+
+
+@pytest.mark.every_postgres
+async def test_cost_of_a_run_is_independent_of_how_many_are_settled(database: Database) -> None:
+    with database.connect() as conn:
+        for table in ("payments", "outbox", "inbox", "payment_history", "stripe_requests"):
+            conn.execute(f"alter table payments.{table} set (autovacuum_enabled = off)")
+        settle(conn, 1, 100)
+        conn.execute("analyze")
+        settle(conn, 101, HISTORY)
+        conn.execute(
+            "insert into payments.audit_progress (seen, lap_at) values"
+            " (pg_current_snapshot(), '018f0000-0000-7000-8000-000000000007')"
+        )
+        by_statistics_of_long_ago = cost(database)
+        conn.execute("vacuum analyze")
+        for found in (by_statistics_of_long_ago, cost(database)):
+            assert found["looking"] <= LOOKING_MAX, found
+            assert found["choosing"] <= CHOOSING_MAX, found
