@@ -17,6 +17,7 @@ from payments.doctor.findings import (
     judge_reconciliation,
     judge_roles,
     judge_server,
+    judge_way,
 )
 
 CONNECT_TIMEOUT_S = 5
@@ -38,7 +39,8 @@ def examine(dsn: str) -> list[Finding]:
 
 
 def _examine(conn: psycopg.Connection[Any]) -> list[Finding]:
-    findings = _server(conn) + judge_roles(_all(conn, _QUERIES["roles"]))
+    findings = _server(conn) + judge_way(pooled=_one(conn, _CONNECTIONS["backend_id"])[0] != conn.info.backend_pid)
+    findings += judge_roles(_all(conn, _QUERIES["roles"]))
     found = _schema(conn)
     findings.append(found)
     if found.level is not Level.OK:

@@ -54,6 +54,20 @@ def judge_server(version: str, synchronous_commit: str, *, durable: bool, standb
     return findings
 
 
+def judge_way(*, pooled: bool) -> list[Finding]:
+    """Notifications come only straight from the server."""
+    if not pooled:
+        return []
+    return [
+        Finding(
+            Level.WARNING,
+            "notifications",
+            "a pooler stands before the server, and passes on none",
+            "Set DATABASE_DIRECT_URL to the server's own address; until then, work is found by looking.",
+        )
+    ]
+
+
 def judge_roles(rows: list[Row]) -> list[Finding]:
     """All five roles exist, and all but the owner can log in."""
     missing = [name for name, can_login in rows if can_login is None]
