@@ -10,6 +10,38 @@ if TYPE_CHECKING:
     from stripe_sandbox.errors import Json
 
 
+# https://docs.stripe.com/api/disputes/object#dispute_object-evidence: null until sent.
+_EVIDENCE = (
+    "access_activity_log",
+    "billing_address",
+    "cancellation_policy",
+    "cancellation_policy_disclosure",
+    "cancellation_rebuttal",
+    "customer_communication",
+    "customer_email_address",
+    "customer_name",
+    "customer_purchase_ip",
+    "customer_signature",
+    "duplicate_charge_documentation",
+    "duplicate_charge_explanation",
+    "duplicate_charge_id",
+    "product_description",
+    "receipt",
+    "refund_policy",
+    "refund_policy_disclosure",
+    "refund_refusal_explanation",
+    "service_date",
+    "service_documentation",
+    "shipping_address",
+    "shipping_carrier",
+    "shipping_date",
+    "shipping_documentation",
+    "shipping_tracking_number",
+    "uncategorized_file",
+    "uncategorized_text",
+)
+
+
 def charge(intent: Json, method: Json, created: int) -> Json:
     """https://docs.stripe.com/api/charges/object; the intent's metadata is copied once, when the charge is made."""
     identifier = new_id("ch")
@@ -159,7 +191,7 @@ def dispute(charge_body: Json, reason: str, status: str, created: int) -> Json:
         "created": created,
         "currency": charge_body["currency"],
         "enhanced_eligibility_types": [],
-        "evidence": {"enhanced_evidence": {}},
+        "evidence": {**dict.fromkeys(_EVIDENCE), "enhanced_evidence": {}},
         "evidence_details": {
             "due_by": created + 7 * 24 * 3600,
             "enhanced_eligibility": {},

@@ -77,7 +77,7 @@ def payment_methods(call: Call, ids: tuple[str, ...], given: Json) -> Json:
 
 
 def all_events(call: Call, _ids: tuple[str, ...], given: Json) -> Json:
-    """``GET /v1/events``: 30 days back, by type when asked (https://docs.stripe.com/api/events/list)."""
+    """``GET /v1/events``: 30 days back, by type and delivery when asked (https://docs.stripe.com/api/events/list)."""
     tags = _one(given.get("type"))
     if given.get("types") is not None:
         tags = tuple(given["types"])
@@ -122,6 +122,7 @@ def _page(  # noqa: PLR0913 - two of them are filters that most lists lack
         created=given.get("created", ()),
         after_seq=_cursor(call.store, kind, given, "starting_after"),
         before_seq=_cursor(call.store, kind, given, "ending_before"),
+        delivered=given.get("delivery_success"),
         limit=limit + 1,
     )
     found = call.store.select(query)

@@ -51,6 +51,8 @@ class Query:
     parents: tuple[str, ...] | None = None
     tags: tuple[str, ...] | None = None
     created: tuple[tuple[str, int], ...] = ()
+    # Of events: whether every delivery got its 2xx.
+    delivered: bool | None = None
     after_seq: int | None = None
     before_seq: int | None = None
     limit: int = 10
@@ -179,6 +181,9 @@ def _conditions(query: Query) -> tuple[str, list[Any]]:
     for operator, value in query.created:
         parts.append(f"created {operator} ?")
         bound.append(value)
+    if query.delivered is not None:
+        open_ones = "EXISTS (SELECT 1 FROM deliveries WHERE event = objects.id AND status <> 'delivered')"
+        parts.append(f"NOT {open_ones}" if query.delivered else open_ones)
     if query.after_seq is not None:
         parts.append("seq < ?")
         bound.append(query.after_seq)

@@ -40,6 +40,8 @@ class Steering(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     mode: str = "deliver"
     duplicate: int = 0
+    # A second Event, under an id of its own, for one and the same change.
+    twins: bool = False
     reorder: bool = False
     delay_s: float = 0.0
     jitter_s: float = 0.0

@@ -3,6 +3,7 @@
 import pytest
 import stripe
 
+from tests.sandbox.documented import documented
 from tests.sandbox.driver import Driver, Steer, error_of, is_a
 
 # (token, code, decline code, message), as the table of test cards has them.
@@ -28,10 +29,10 @@ DECLINES = [
 
 
 @pytest.mark.parametrize(("token", "code", "decline_code", "message"), DECLINES, ids=[row[0] for row in DECLINES])
+@documented("https://docs.stripe.com/testing#declined-payments")
 def test_test_card_is_declined_as_documented(
     api: Driver, token: str, code: str, decline_code: str | None, message: str
 ) -> None:
-    """https://docs.stripe.com/testing#declined-payments."""
     error = error_of(lambda: api.pay(payment_method=token))
     assert is_a(error, stripe.CardError)
     body = error.error
@@ -48,15 +49,16 @@ def test_test_card_is_declined_as_documented(
     assert api.intent(intent.id).latest_charge == charge.id
 
 
+@documented("https://docs.stripe.com/testing#fraud-prevention")
 def test_radar_blocks(api: Driver) -> None:
-    """https://docs.stripe.com/testing#fraud-prevention."""
     error = error_of(lambda: api.pay(payment_method="pm_card_radarBlock"))
     assert (error.error.code, error.error.decline_code) == ("card_declined", "fraudulent")
     assert api.charge(error.error.charge).outcome.type == "blocked"
 
 
+@documented("https://docs.stripe.com/payments/paymentintents/lifecycle", lines=(18,))
 def test_declined_intent_can_be_confirmed_again(api: Driver) -> None:
-    """https://docs.stripe.com/payments/paymentintents/lifecycle: another attempt on the same intent."""
+    """Another attempt on the same intent."""
     error = error_of(lambda: api.pay(payment_method="pm_card_visa_chargeDeclined"))
     first = error.error.payment_intent
     again = api.confirm(first.id, payment_method="pm_card_visa")
@@ -65,14 +67,18 @@ def test_declined_intent_can_be_confirmed_again(api: Driver) -> None:
     assert [charge.status for charge in charges] == ["succeeded", "failed"]
 
 
+@documented("https://docs.stripe.com/payments/place-a-hold-on-a-payment-method")
 def test_declined_hold_holds_nothing(api: Driver) -> None:
-    """https://docs.stripe.com/payments/place-a-hold-on-a-payment-method."""
     error = error_of(lambda: api.hold(payment_method="pm_card_visa_chargeDeclinedInsufficientFunds"))
     assert error.error.payment_intent.amount_capturable == 0
 
 
+@documented(
+    "https://docs.stripe.com/testing#regulatory-cards",
+    "https://docs.stripe.com/api/payment_intents/object",
+    lines=(16,),
+)
 def test_authentication_is_asked_for(api: Driver) -> None:
-    """https://docs.stripe.com/testing#regulatory-cards; next_action: https://docs.stripe.com/api/payment_intents/object."""
     intent = api.pay(payment_method="pm_card_authenticationRequired")
     assert (intent.status, intent.next_action.type) == ("requires_action", "use_stripe_sdk")
     assert intent.latest_charge is None
@@ -82,8 +88,8 @@ def test_authentication_is_asked_for(api: Driver) -> None:
     assert api.cancel(intent.id).status == "canceled"
 
 
+@documented("https://docs.stripe.com/declines/codes")
 def test_off_session_authentication_is_a_decline(api: Driver) -> None:
-    """https://docs.stripe.com/declines/codes (authentication_required)."""
     customer = api.customer(payment_method="pm_card_authenticationRequired")
     methods = api.run(api.v1.customers.payment_methods.list_async(customer.id))
     error = error_of(lambda: api.pay(customer=customer.id, payment_method=methods.data[0].id, off_session=True))
@@ -91,22 +97,22 @@ def test_off_session_authentication_is_a_decline(api: Driver) -> None:
     assert error.error.payment_intent.status == "requires_payment_method"
 
 
+@documented("https://docs.stripe.com/api/payment_intents/create#create_payment_intent-error_on_requires_action")
 def test_error_on_requires_action_is_a_decline(api: Driver) -> None:
-    """https://docs.stripe.com/api/payment_intents/create#create_payment_intent-error_on_requires_action."""
     error = error_of(lambda: api.pay(payment_method="pm_card_authenticationRequired", error_on_requires_action=True))
     assert (error.http_status, error.error.code) == (402, "authentication_required")
 
 
+@documented("https://docs.stripe.com/js/payment_intents/handle_next_action", lines=(16,))
 def test_browser_authenticates(api: Driver, steer: Steer) -> None:
-    """https://docs.stripe.com/js/payment_intents/handle_next_action."""
     intent = api.pay(payment_method="pm_card_authenticationRequired")
     answer = steer.post("browser/authenticate", payment_intent=intent.id, outcome="succeed")
     assert (answer["status"], answer["id"]) == ("succeeded", intent.id)
     assert api.intent(intent.id).next_action is None
 
 
+@documented("https://docs.stripe.com/error-codes#payment-intent-authentication-failure")
 def test_browser_fails_authentication(api: Driver, steer: Steer) -> None:
-    """https://docs.stripe.com/error-codes#payment-intent-authentication-failure."""
     intent = api.pay(payment_method="pm_card_authenticationRequired")
     answer = steer.post("browser/authenticate", payment_intent=intent.id, outcome="fail")
     assert answer["status"] == "requires_payment_method"
@@ -114,8 +120,9 @@ def test_browser_fails_authentication(api: Driver, steer: Steer) -> None:
     assert api.event_types(intent.id)[-1] == "payment_intent.payment_failed"
 
 
+@documented("https://docs.stripe.com/testing#regulatory-cards")
 def test_card_may_decline_after_authentication(api: Driver, steer: Steer) -> None:
-    """https://docs.stripe.com/testing#regulatory-cards (insufficient funds after authentication)."""
+    """Insufficient funds after authentication."""
     token = "pm_card_authenticationRequiredChargeDeclinedInsufficientFunds"
     intent = api.pay(payment_method=token)
     reply = steer.reply("browser/authenticate", payment_intent=intent.id, outcome="succeed")
@@ -123,8 +130,8 @@ def test_card_may_decline_after_authentication(api: Driver, steer: Steer) -> Non
     assert api.intent(intent.id).status == "requires_payment_method"
 
 
+@documented("https://docs.stripe.com/js/payment_intents/confirm_payment", lines=(18,))
 def test_browser_confirms_with_the_client_secret(api: Driver, steer: Steer) -> None:
-    """https://docs.stripe.com/js/payment_intents/confirm_payment."""
     intent = api.pay(confirm=False)
     wrong = steer.reply("browser/confirm", client_secret=intent.client_secret + "x", payment_method="pm_card_visa")
     assert wrong.status == 400
@@ -133,8 +140,8 @@ def test_browser_confirms_with_the_client_secret(api: Driver, steer: Steer) -> N
     assert api.event_types(intent.id)[-2:] == ["charge.succeeded", "payment_intent.succeeded"]
 
 
+@documented("https://docs.stripe.com/js/payment_intents/confirm_payment")
 def test_browser_is_told_of_a_decline(api: Driver, steer: Steer) -> None:
-    """https://docs.stripe.com/js/payment_intents/confirm_payment (error)."""
     intent = api.pay(confirm=False)
     token = "pm_card_visa_chargeDeclinedLostCard"
     reply = steer.reply("browser/confirm", client_secret=intent.client_secret, payment_method=token)

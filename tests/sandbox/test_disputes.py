@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from tests.sandbox.documented import documented
 from tests.sandbox.driver import Driver, Steer, error_of
 
 
@@ -18,8 +19,8 @@ def balance(api: Driver, source: str) -> list[tuple[str, int]]:
     return [(line.type, line.amount) for line in reversed(page.data)]
 
 
+@documented("https://docs.stripe.com/api/disputes/object#dispute_object-balance_transactions", lines=(34, 58))
 def test_dispute_withdraws_the_funds_with_a_balance_transaction(api: Driver, steer: Steer) -> None:
-    """https://docs.stripe.com/api/disputes/object#dispute_object-balance_transactions."""
     dispute = disputed(api, steer)
     assert [line.amount for line in dispute.balance_transactions] == [-1000]
     assert balance(api, dispute.id) == [("adjustment", -1000)]
@@ -27,8 +28,9 @@ def test_dispute_withdraws_the_funds_with_a_balance_transaction(api: Driver, ste
     assert api.run(api.v1.balance_transactions.retrieve_async(line)).reporting_category == "dispute"
 
 
+@documented("https://docs.stripe.com/testing#disputes")
 def test_captured_hold_can_be_disputed(api: Driver, steer: Steer) -> None:
-    """https://docs.stripe.com/testing#disputes: the charge succeeds, only to be disputed; a hold moved no money yet."""
+    """The charge succeeds, only to be disputed; a hold moved no money yet."""
     held = api.hold(payment_method="pm_card_createDispute")
     steer.advance(1)
     assert api.charge(held.latest_charge).disputed is False
@@ -39,8 +41,8 @@ def test_captured_hold_can_be_disputed(api: Driver, steer: Steer) -> None:
 
 
 @pytest.mark.parametrize(("text", "outcome"), [("winning_evidence", "won"), ("losing_evidence", "lost")])
+@documented("https://docs.stripe.com/testing#evidence", "https://docs.stripe.com/api/disputes/update")
 def test_evidence_takes_a_dispute_to_review_and_to_its_end(api: Driver, steer: Steer, text: str, outcome: str) -> None:
-    """https://docs.stripe.com/testing#evidence, https://docs.stripe.com/api/disputes/update."""
     steer.post("behaviours", dispute_delay_s=60)
     intent = api.pay(payment_method="pm_card_createDispute")
     steer.advance(61)
@@ -59,8 +61,8 @@ def test_evidence_takes_a_dispute_to_review_and_to_its_end(api: Driver, steer: S
     assert error.http_status == 400
 
 
+@documented("https://docs.stripe.com/api/disputes/update#update_dispute-submit")
 def test_staged_evidence_is_not_submitted(api: Driver, steer: Steer) -> None:
-    """https://docs.stripe.com/api/disputes/update#update_dispute-submit."""
     dispute = disputed(api, steer)
     given = {"evidence": {"uncategorized_text": "a draft"}, "submit": False, "metadata": {"case": "7"}}
     staged = api.run(api.v1.disputes.update_async(dispute.id, given))
@@ -68,16 +70,17 @@ def test_staged_evidence_is_not_submitted(api: Driver, steer: Steer) -> None:
     assert staged.metadata["case"] == "7"
 
 
+@documented("https://docs.stripe.com/api/disputes/close")
 def test_closing_a_dispute_loses_it(api: Driver, steer: Steer) -> None:
-    """https://docs.stripe.com/api/disputes/close: the status changes to lost, irreversibly."""
+    """The status changes to lost, irreversibly."""
     dispute = disputed(api, steer)
     assert api.run(api.v1.disputes.close_async(dispute.id)).status == "lost"
     assert error_of(lambda: api.run(api.v1.disputes.close_async(dispute.id))).http_status == 400
 
 
 @pytest.mark.parametrize(("outcome", "refundable"), [("won", True), ("lost", False)])
+@documented("https://docs.stripe.com/error-codes#charge-disputed", lines=(34,))
 def test_refund_after_a_dispute(api: Driver, steer: Steer, outcome: str, *, refundable: bool) -> None:
-    """https://docs.stripe.com/error-codes#charge-disputed."""
     dispute = disputed(api, steer)
     open_error = error_of(lambda: api.refund(payment_intent=dispute.payment_intent))
     assert (open_error.http_status, open_error.error.code) == (400, "charge_disputed")
@@ -88,8 +91,9 @@ def test_refund_after_a_dispute(api: Driver, steer: Steer, outcome: str, *, refu
         assert error_of(lambda: api.refund(payment_intent=dispute.payment_intent)).error.code == "charge_disputed"
 
 
+@documented("https://docs.stripe.com/disputes/how-disputes-work#inquiries")
 def test_inquiry_can_be_escalated(api: Driver, steer: Steer) -> None:
-    """https://docs.stripe.com/disputes/how-disputes-work#inquiries: an inquiry can become a chargeback."""
+    """An inquiry can become a chargeback."""
     inquiry = disputed(api, steer, "pm_card_createDisputeInquiry", metadata={"paymentId": "p-inquiry"})
     assert (inquiry.status, inquiry.is_charge_refundable) == ("warning_needs_response", True)
     assert steer.post(f"disputes/{inquiry.id}", outcome="under_review")["status"] == "warning_under_review"
@@ -105,16 +109,16 @@ def test_inquiry_can_be_escalated(api: Driver, steer: Steer) -> None:
     ]
 
 
+@documented("https://docs.stripe.com/api/disputes/object#dispute_object-status")
 def test_closed_inquiry_leaves_the_charge_refundable(api: Driver, steer: Steer) -> None:
-    """https://docs.stripe.com/api/disputes/object#dispute_object-status (warning_closed)."""
     inquiry = disputed(api, steer, "pm_card_createDisputeInquiry")
     assert steer.post(f"disputes/{inquiry.id}", outcome="won")["status"] == "warning_closed"
     assert "charge.dispute.funds_reinstated" not in api.event_types(inquiry.id)
     assert api.refund(payment_intent=inquiry.payment_intent).status == "succeeded"
 
 
+@documented("https://docs.stripe.com/api/radar/early_fraud_warnings/object", "https://docs.stripe.com/testing#disputes")
 def test_early_fraud_warning_moves_no_money(api: Driver, steer: Steer) -> None:
-    """https://docs.stripe.com/api/radar/early_fraud_warnings/object, https://docs.stripe.com/testing#disputes."""
     intent = api.pay(payment_method="pm_card_createIssuerFraudRecord")
     steer.advance(1)
     page = api.run(api.v1.radar.early_fraud_warnings.list_async({"payment_intent": intent.id}))
@@ -128,8 +132,8 @@ def test_early_fraud_warning_moves_no_money(api: Driver, steer: Steer) -> None:
     assert api.event_types(warning.id) == ["radar.early_fraud_warning.created", "radar.early_fraud_warning.updated"]
 
 
+@documented("https://docs.stripe.com/api/events/object#event_object-data-previous_attributes", lines=(31, 58))
 def test_failed_refund_says_what_changed(api: Driver, steer: Steer) -> None:
-    """https://docs.stripe.com/api/events/object#event_object-data-previous_attributes."""
     intent = api.pay(payment_method="pm_card_refundFail")
     refund = api.refund(payment_intent=intent.id)
     steer.advance(60)
@@ -140,8 +144,9 @@ def test_failed_refund_says_what_changed(api: Driver, steer: Steer) -> None:
     assert sum(amount for _, amount in balance(api, refund.id)) == 0
 
 
+@documented("https://docs.stripe.com/api/payment_methods/detach")
 def test_detached_method_serves_nobody(api: Driver) -> None:
-    """https://docs.stripe.com/api/payment_methods/detach: it can no longer be used for payments."""
+    """It can no longer be used for payments."""
     customer = api.customer(payment_method="pm_card_visa")
     method = api.run(api.v1.customers.payment_methods.list_async(customer.id)).data[0].id
     detached = api.run(api.v1.payment_methods.detach_async(method))
@@ -152,7 +157,9 @@ def test_detached_method_serves_nobody(api: Driver) -> None:
     assert error_of(lambda: api.run(api.v1.payment_methods.detach_async(method))).http_status == 400
 
 
-def test_unknown_customer_is_refused(api: Driver) -> None:
-    """https://docs.stripe.com/error-codes#resource-missing."""
-    error = error_of(lambda: api.pay(customer="cus_unknown"))
-    assert (error.http_status, error.error.code, error.error.param) == (400, "resource_missing", "customer")
+@documented("https://docs.stripe.com/disputes/how-disputes-work", lines=(34, 58))
+def test_won_dispute_brings_the_funds_back(api: Driver, steer: Steer) -> None:
+    """As a second line of the balance, which undoes the first."""
+    dispute = disputed(api, steer)
+    steer.post(f"disputes/{dispute.id}", outcome="won")
+    assert balance(api, dispute.id) == [("adjustment", -1000), ("adjustment", 1000)]

@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 import stripe
 
+from tests.sandbox.documented import documented
 from tests.sandbox.driver import Driver, Steer, error_of, is_a
 
 FORM = "amount=1000&currency=usd&confirm=true&payment_method=pm_card_visa&allowed_payment_method_types[]=card"
@@ -16,6 +17,7 @@ def fresh() -> str:
     return str(uuid.uuid4())
 
 
+@documented("https://docs.stripe.com/api/idempotent_requests", lines=(1, 3))
 def test_same_key_gives_the_same_answer(api: Driver) -> None:
     """Subsequent requests with the same key return the same result."""
     key = fresh()
@@ -29,6 +31,7 @@ def test_same_key_gives_the_same_answer(api: Driver) -> None:
     assert second.headers["idempotency-key"] == key
 
 
+@documented("https://docs.stripe.com/api/idempotent_requests")
 def test_order_of_parameters_does_not_matter(api: Driver) -> None:
     """The layer compares parameters, not bytes."""
     key = fresh()
@@ -37,6 +40,7 @@ def test_order_of_parameters_does_not_matter(api: Driver) -> None:
     assert first.body["id"] == second.body["id"]
 
 
+@documented("https://docs.stripe.com/api/idempotent_requests", lines=(3,))
 def test_replay_shows_the_first_answer_not_the_present(api: Driver) -> None:
     """The saved body is returned, whatever has happened since."""
     key = fresh()
@@ -46,6 +50,7 @@ def test_replay_shows_the_first_answer_not_the_present(api: Driver) -> None:
     assert api.intent(held.id).status == "succeeded"
 
 
+@documented("https://docs.stripe.com/api/idempotent_requests", lines=(8,))
 def test_decline_is_replayed(api: Driver) -> None:
     """Saved regardless of whether it succeeds or fails."""
     key = fresh()
@@ -56,6 +61,7 @@ def test_decline_is_replayed(api: Driver) -> None:
     assert second.headers["idempotent-replayed"] == "true"
 
 
+@documented("https://docs.stripe.com/api/idempotent_requests", lines=(5, 13))
 def test_other_parameters_are_an_idempotency_error(api: Driver) -> None:
     """Compares incoming parameters to those of the original request and errors if they're not the same."""
     key = fresh()
@@ -67,8 +73,9 @@ def test_other_parameters_are_an_idempotency_error(api: Driver) -> None:
     assert key in str(error)
 
 
+@documented("https://docs.stripe.com/api/errors")
 def test_other_endpoint_is_an_idempotency_error(api: Driver) -> None:
-    """https://docs.stripe.com/api/errors (idempotency_error: API endpoint and parameters)."""
+    """A key belongs to its endpoint as much as to its parameters."""
     key = fresh()
     held = api.pay(key, capture_method="manual")
     error = error_of(lambda: api.capture(held.id, key))
@@ -77,6 +84,7 @@ def test_other_endpoint_is_an_idempotency_error(api: Driver) -> None:
     assert api.intent(held.id).status == "requires_capture"
 
 
+@documented("https://docs.stripe.com/api/idempotent_requests")
 def test_validation_error_is_not_saved(api: Driver) -> None:
     """No result is saved if incoming parameters fail validation."""
     key = fresh()
@@ -84,8 +92,9 @@ def test_validation_error_is_not_saved(api: Driver) -> None:
     assert api.pay(key).status == "succeeded"
 
 
+@documented("https://docs.stripe.com/error-low-level#content-errors")
 def test_refusal_during_execution_is_saved(api: Driver) -> None:
-    """https://docs.stripe.com/error-low-level#content-errors: a 400 is sent back again under the same key."""
+    """A 400 is sent back again under the same key."""
     key, held = fresh(), api.pay(confirm=False)
     first = error_of(lambda: api.capture(held.id, key))
     api.confirm(held.id, payment_method="pm_card_visa", capture_method="manual")
@@ -95,6 +104,7 @@ def test_refusal_during_execution_is_saved(api: Driver) -> None:
     assert api.capture(held.id).status == "succeeded"
 
 
+@documented("https://docs.stripe.com/api/idempotent_requests")
 def test_key_may_have_255_characters(api: Driver) -> None:
     """Idempotency keys are up to 255 characters long."""
     longest = (fresh() * 8)[:255]
@@ -102,6 +112,7 @@ def test_key_may_have_255_characters(api: Driver) -> None:
     assert api.raw("POST", "/v1/payment_intents", FORM, Idempotency_Key=longest + "x").status == 400
 
 
+@documented("https://docs.stripe.com/api/idempotent_requests")
 def test_get_ignores_the_key(api: Driver) -> None:
     """All POST requests accept keys; on GET they have no effect."""
     key = fresh()
@@ -111,6 +122,7 @@ def test_get_ignores_the_key(api: Driver) -> None:
     assert "idempotent-replayed" not in second.headers
 
 
+@documented("https://docs.stripe.com/api/idempotent_requests", lines=(9,))
 def test_key_is_forgotten_after_a_day(api: Driver, steer: Steer) -> None:
     """Keys can be removed after they're at least 24 hours old; a reused key is then a new request."""
     key = fresh()
@@ -121,8 +133,9 @@ def test_key_is_forgotten_after_a_day(api: Driver, steer: Steer) -> None:
     assert api.pay(key).id != first.id
 
 
+@documented("https://docs.stripe.com/error-low-level", lines=(4, 12))
 def test_concurrent_request_with_the_key_is_409(api: Driver, steer: Steer) -> None:
-    """https://docs.stripe.com/error-low-level (409): conflicts are not saved."""
+    """Conflicts are not saved."""
     key = fresh()
     steer.fault("slow", delay_s=0.5, when="before", match={"idempotency_key": key})
     outcomes = api.together(*(api.paying(key) for _time in range(5)))
@@ -134,6 +147,7 @@ def test_concurrent_request_with_the_key_is_409(api: Driver, steer: Steer) -> No
     assert api.pay(key).id == paid[0].id
 
 
+@documented("https://docs.stripe.com/api/idempotent_requests", lines=(12,))
 def test_concurrency_never_doubles(api: Driver, steer: Steer) -> None:
     """One effect per key, however many requests."""
     keys = [fresh() for _key in range(5)]
@@ -144,6 +158,7 @@ def test_concurrency_never_doubles(api: Driver, steer: Steer) -> None:
 
 
 @pytest.mark.parametrize("executed", [False, True])
+@documented("https://docs.stripe.com/api/idempotent_requests", lines=(7,))
 def test_500_is_saved(api: Driver, steer: Steer, *, executed: bool) -> None:
     """Subsequent requests with the same key return the same result, including 500 errors."""
     key = fresh()
@@ -157,8 +172,9 @@ def test_500_is_saved(api: Driver, steer: Steer, *, executed: bool) -> None:
 
 
 @pytest.mark.parametrize("status", [401, 403, 409, 429, 503])
+@documented("https://docs.stripe.com/error-low-level#idempotency", lines=(6, 10))
 def test_errors_before_execution_are_not_saved(api: Driver, steer: Steer, status: int) -> None:
-    """https://docs.stripe.com/error-low-level#idempotency: limiters and key checks stand before the layer."""
+    """Limiters and key checks stand before the layer."""
     key = fresh()
     steer.fault("status", status=status, match={"idempotency_key": key})
     assert error_of(lambda: api.pay(key)).http_status == status

@@ -2,11 +2,13 @@
 
 import stripe
 
+from tests.sandbox.documented import documented
 from tests.sandbox.driver import Driver, Steer, error_of, is_a
 
 
+@documented("https://docs.stripe.com/api/refunds/create", lines=(21, 26))
 def test_full_refund(api: Driver) -> None:
-    """https://docs.stripe.com/api/refunds/create: the whole remaining amount by default."""
+    """The whole remaining amount by default."""
     intent = api.pay()
     refund = api.refund(payment_intent=intent.id, reason="requested_by_customer", metadata={"refundId": "r-1"})
     assert (refund.status, refund.amount, refund.charge) == ("succeeded", 1000, intent.latest_charge)
@@ -20,8 +22,9 @@ def test_full_refund(api: Driver) -> None:
     assert api.intent(intent.id).status == "succeeded"
 
 
+@documented("https://docs.stripe.com/refunds", lines=(29,))
 def test_partial_refunds_add_up(api: Driver) -> None:
-    """https://docs.stripe.com/refunds: partial refunds until the whole is refunded."""
+    """Partial refunds until the whole is refunded."""
     intent = api.pay()
     for amount in (300, 300):
         api.refund(charge=intent.latest_charge, amount=amount)
@@ -30,8 +33,9 @@ def test_partial_refunds_add_up(api: Driver) -> None:
     assert api.refund(charge=intent.latest_charge).amount == 400
 
 
+@documented("https://docs.stripe.com/api/refunds/create", lines=(28,))
 def test_refund_above_the_rest_is_refused(api: Driver) -> None:
-    """https://docs.stripe.com/api/refunds/create: never more than was charged."""
+    """Never more than was charged."""
     intent = api.pay()
     api.refund(payment_intent=intent.id, amount=600)
     error = error_of(lambda: api.refund(payment_intent=intent.id, amount=401))
@@ -40,16 +44,16 @@ def test_refund_above_the_rest_is_refused(api: Driver) -> None:
     assert "is greater than unrefunded amount on charge ($4.00)" in str(error)
 
 
+@documented("https://docs.stripe.com/error-codes#charge-already-refunded", lines=(28,))
 def test_second_full_refund_is_refused(api: Driver) -> None:
-    """https://docs.stripe.com/error-codes#charge-already-refunded."""
     intent = api.pay()
     api.refund(payment_intent=intent.id)
     error = error_of(lambda: api.refund(payment_intent=intent.id))
     assert (error.http_status, error.error.code) == (400, "charge_already_refunded")
 
 
+@documented("https://docs.stripe.com/refunds#cancel-payment", lines=(27,))
 def test_hold_is_canceled_not_refunded(api: Driver) -> None:
-    """https://docs.stripe.com/refunds#cancel-payment."""
     held = api.hold()
     error = error_of(lambda: api.refund(payment_intent=held.id))
     assert error.http_status == 400
@@ -57,16 +61,16 @@ def test_hold_is_canceled_not_refunded(api: Driver) -> None:
     assert api.intent(held.id).status == "requires_capture"
 
 
+@documented("https://docs.stripe.com/api/refunds/create")
 def test_refund_needs_a_payment(api: Driver) -> None:
-    """https://docs.stripe.com/api/refunds/create."""
     assert error_of(lambda: api.refund(amount=100)).http_status == 400
     assert error_of(lambda: api.refund(payment_intent="pi_unknown")).error.code == "resource_missing"
     unpaid = api.pay(confirm=False)
     assert error_of(lambda: api.refund(payment_intent=unpaid.id)).http_status == 400
 
 
+@documented("https://docs.stripe.com/api/idempotent_requests", lines=(30,))
 def test_refund_is_idempotent(api: Driver) -> None:
-    """https://docs.stripe.com/api/idempotent_requests."""
     intent = api.pay()
     first = api.refund("refund-" + intent.id, payment_intent=intent.id, amount=300)
     second = api.refund("refund-" + intent.id, payment_intent=intent.id, amount=300)
@@ -74,8 +78,8 @@ def test_refund_is_idempotent(api: Driver) -> None:
     assert api.charge(intent.latest_charge).amount_refunded == 300
 
 
+@documented("https://docs.stripe.com/api/refunds/list")
 def test_refunds_can_be_retrieved_and_listed(api: Driver) -> None:
-    """https://docs.stripe.com/api/refunds/list."""
     intent, other = api.pay(), api.pay()
     made = [api.refund(payment_intent=intent.id, amount=100).id for _time in range(2)]
     api.refund(payment_intent=other.id)
@@ -85,16 +89,16 @@ def test_refunds_can_be_retrieved_and_listed(api: Driver) -> None:
         assert [one.id for one in page.data] == made[::-1]
 
 
+@documented("https://docs.stripe.com/api/events/types")
 def test_refund_events(api: Driver) -> None:
-    """https://docs.stripe.com/api/events/types (refund.created, charge.refunded)."""
     intent = api.pay()
     refund = api.refund(payment_intent=intent.id)
     assert "refund.created" in api.event_types(refund.id)
     assert "charge.refunded" in api.event_types(intent.latest_charge)
 
 
+@documented("https://docs.stripe.com/testing#refunds", lines=(31,))
 def test_refund_can_be_pending_and_succeed_later(api: Driver, steer: Steer) -> None:
-    """https://docs.stripe.com/testing#refunds (pm_card_pendingRefund)."""
     intent = api.pay(payment_method="pm_card_pendingRefund")
     refund = api.refund(payment_intent=intent.id)
     assert (refund.status, refund.pending_reason) == ("pending", "processing")
@@ -103,8 +107,8 @@ def test_refund_can_be_pending_and_succeed_later(api: Driver, steer: Steer) -> N
     assert api.event_types(refund.id) == ["refund.created", "refund.updated", "charge.refund.updated"]
 
 
+@documented("https://docs.stripe.com/testing#refunds", "https://docs.stripe.com/refunds#failed-refunds", lines=(31,))
 def test_refund_can_fail_after_it_succeeded(api: Driver, steer: Steer) -> None:
-    """https://docs.stripe.com/testing#refunds (pm_card_refundFail), https://docs.stripe.com/refunds#failed-refunds."""
     intent = api.pay(payment_method="pm_card_refundFail", metadata={"paymentId": "p-fail"})
     refund = api.refund(payment_intent=intent.id)
     assert refund.status == "succeeded"
@@ -120,15 +124,15 @@ def test_refund_can_fail_after_it_succeeded(api: Driver, steer: Steer) -> None:
     assert api.refund(payment_intent=intent.id).amount == 1000, "it may be tried again"
 
 
+@documented("https://docs.stripe.com/api/refunds/cancel")
 def test_only_refunds_that_need_action_can_be_canceled(api: Driver) -> None:
-    """https://docs.stripe.com/api/refunds/cancel."""
     intent = api.pay()
     refund = api.refund(payment_intent=intent.id)
     assert error_of(lambda: api.run(api.refunds.cancel_async(refund.id))).http_status == 400
 
 
+@documented("https://docs.stripe.com/api/refunds/create", lines=(28,))
 def test_concurrent_refunds_never_exceed_the_charge(api: Driver, steer: Steer) -> None:
-    """https://docs.stripe.com/api/refunds/create."""
     intent = api.pay(metadata={"paymentId": "p-many"})
     works = [api.refunds.create_async({"payment_intent": intent.id, "amount": 400}) for _time in range(6)]
     outcomes = api.together(*works)
@@ -138,16 +142,16 @@ def test_concurrent_refunds_never_exceed_the_charge(api: Driver, steer: Steer) -
     assert report["imbalances"] == []
 
 
+@documented("https://docs.stripe.com/api/events/object#event_object-request", lines=(33,))
 def test_dashboard_refund_has_no_key_of_ours(api: Driver, steer: Steer) -> None:
-    """https://docs.stripe.com/api/events/object#event_object-request."""
     intent = api.pay()
     refund = steer.post("refunds", payment_intent=intent.id, amount=250)
     event = api.events_of(refund["id"])[0]
     assert (event.type, event.request.idempotency_key) == ("refund.created", None)
 
 
+@documented("https://docs.stripe.com/testing#disputes", lines=(34,))
 def test_dispute_is_opened_by_its_test_card(api: Driver, steer: Steer) -> None:
-    """https://docs.stripe.com/testing#disputes (pm_card_createDispute)."""
     intent = api.pay(payment_method="pm_card_createDispute")
     steer.advance(1)
     charge = api.charge(intent.latest_charge)
@@ -162,8 +166,8 @@ def test_dispute_is_opened_by_its_test_card(api: Driver, steer: Steer) -> None:
     assert error.error.code == "charge_disputed"
 
 
+@documented("https://docs.stripe.com/disputes/how-disputes-work", lines=(34,))
 def test_dispute_can_be_won_and_lost(api: Driver, steer: Steer) -> None:
-    """https://docs.stripe.com/disputes/how-disputes-work."""
     for outcome in ("won", "lost"):
         intent = api.pay(payment_method="pm_card_createDispute", metadata={"paymentId": outcome})
         steer.advance(1)
@@ -176,10 +180,30 @@ def test_dispute_can_be_won_and_lost(api: Driver, steer: Steer) -> None:
         assert line["amount_disputed"] == (0 if outcome == "won" else 1000)
 
 
+@documented("https://docs.stripe.com/disputes/how-disputes-work#inquiries", lines=(34,))
 def test_inquiry_takes_no_money(api: Driver, steer: Steer) -> None:
-    """https://docs.stripe.com/disputes/how-disputes-work#inquiries."""
     intent = api.pay(payment_method="pm_card_createDisputeInquiry")
     steer.advance(1)
     dispute = api.run(api.v1.disputes.list_async({"charge": intent.latest_charge})).data[0]
     assert (dispute.status, dispute.balance_transactions) == ("warning_needs_response", [])
     assert api.refund(payment_intent=intent.id).status == "succeeded"
+
+
+@documented("https://docs.stripe.com/refunds", "https://docs.stripe.com/testing#refunds", lines=(28, 31))
+def test_pending_refund_takes_its_part_of_the_rest(api: Driver) -> None:
+    intent = api.pay(payment_method="pm_card_pendingRefund")
+    assert api.refund(payment_intent=intent.id, amount=600).status == "pending"
+    assert error_of(lambda: api.refund(payment_intent=intent.id, amount=401)).http_status == 400
+
+
+@documented(
+    "https://docs.stripe.com/reports/balance-transaction-types",
+    "https://docs.stripe.com/api/balance_transactions/object",
+    lines=(58,),
+)
+def test_refund_is_a_line_of_the_balance(api: Driver) -> None:
+    intent = api.pay(capture_method="automatic")
+    refund = api.refund(payment_intent=intent.id, amount=300)
+    line = api.run(api.v1.balance_transactions.retrieve_async(refund.balance_transaction))
+    assert (line.type, line.reporting_category, line.source) == ("refund", "refund", refund.id)
+    assert (line.amount, line.net) == (-300, -300 - line.fee)

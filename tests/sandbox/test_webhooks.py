@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import stripe
 
+from tests.sandbox.documented import documented
 from tests.sandbox.driver import API_VERSION, SECRET, Driver, Process, Receiver, Steer, eventually
 
 LIFE = ["payment_intent.created", "charge.succeeded", "payment_intent.succeeded"]
@@ -18,8 +19,8 @@ def arrived(receiver: Receiver, identifier: str, count: int) -> list[str]:
     return receiver.types(identifier)
 
 
+@documented("https://docs.stripe.com/webhooks#verify-official-libraries", lines=(35, 36, 40))
 def test_events_are_delivered_signed(api: Driver, receiver: Receiver) -> None:
-    """https://docs.stripe.com/webhooks#verify-official-libraries."""
     intent = api.pay(capture_method="automatic", metadata={"paymentId": "p-1"})
     assert sorted(arrived(receiver, intent.id, 3)) == sorted(LIFE)
     for hit in receiver.hits:
@@ -30,16 +31,17 @@ def test_events_are_delivered_signed(api: Driver, receiver: Receiver) -> None:
     assert shown["payment_intent.succeeded"]["metadata"] == {"paymentId": "p-1"}
 
 
+@documented("https://docs.stripe.com/webhooks#verify-manually", lines=(40,))
 def test_wrong_secret_does_not_verify(api: Driver, receiver: Receiver) -> None:
-    """https://docs.stripe.com/webhooks#verify-manually."""
     intent = api.pay()
     arrived(receiver, intent.id, 1)
     with pytest.raises(stripe.SignatureVerificationError):
         stripe.Webhook.construct_event(receiver.hits[0].body, receiver.hits[0].signature, "whsec_other")
 
 
+@documented("https://docs.stripe.com/webhooks#retries", lines=(39, 43))
 def test_delivery_is_retried_until_2xx_and_signed_afresh(api: Driver, steer: Steer, receiver: Receiver) -> None:
-    """https://docs.stripe.com/webhooks#retries: a new signature and timestamp for each attempt."""
+    """A new signature and timestamp for each attempt."""
     steer.post("webhooks", mode="hold")
     api.cancel(api.pay(confirm=False).id)
     steer.post("webhooks", mode="deliver", retry_base_s=1.0)
@@ -71,8 +73,8 @@ def delivery(steer: Steer, identifier: int) -> dict[str, object]:
     return next(dict(one) for one in found if one["id"] == identifier)
 
 
+@documented("https://docs.stripe.com/webhooks#retries")
 def test_retries_back_off(api: Driver, steer: Steer, receiver: Receiver) -> None:
-    """https://docs.stripe.com/webhooks#retries (exponential back-off)."""
     receiver.answers.extend([500] * 50)
     steer.post("webhooks", retry_base_s=100.0)
     api.pay(confirm=False)
@@ -84,8 +86,8 @@ def test_retries_back_off(api: Driver, steer: Steer, receiver: Receiver) -> None
     assert waits == [1, 2, 4]
 
 
+@documented("https://docs.stripe.com/webhooks#retries", lines=(43,))
 def test_endpoint_that_is_down_is_retried(api: Driver, steer: Steer, receiver: Receiver) -> None:
-    """https://docs.stripe.com/webhooks#retries."""
     steer.post("webhooks", url="http://127.0.0.1:9/closed", retry_base_s=0.05)
     intent = api.pay(capture_method="automatic")
     eventually(lambda: all(one["attempts"] > 0 for one in steer.get("webhooks")["deliveries"]))
@@ -93,8 +95,9 @@ def test_endpoint_that_is_down_is_retried(api: Driver, steer: Steer, receiver: R
     assert sorted(set(arrived(receiver, intent.id, 3))) == sorted(LIFE)
 
 
+@documented("https://docs.stripe.com/webhooks#event-ordering", lines=(38,))
 def test_held_events_are_released_in_any_order(api: Driver, steer: Steer, receiver: Receiver) -> None:
-    """https://docs.stripe.com/webhooks#event-ordering: the order is not guaranteed."""
+    """The order is not guaranteed."""
     steer.post("webhooks", mode="hold")
     intent = api.pay(capture_method="automatic")
     events = {one["type"]: one["event"] for one in steer.get("webhooks", status="held")["deliveries"]}
@@ -107,8 +110,9 @@ def test_held_events_are_released_in_any_order(api: Driver, steer: Steer, receiv
         assert receiver.types(intent.id) == list(order)
 
 
+@documented("https://docs.stripe.com/api/events/list", lines=(45, 46))
 def test_dropped_events_are_only_listed(api: Driver, steer: Steer, receiver: Receiver) -> None:
-    """All webhooks lost; https://docs.stripe.com/api/events/list still has them."""
+    """Whatever became of their deliveries."""
     steer.post("webhooks", mode="drop")
     intent = api.pay()
     assert {one["status"] for one in steer.get("webhooks")["deliveries"]} == {"dropped"}
@@ -119,16 +123,16 @@ def test_dropped_events_are_only_listed(api: Driver, steer: Steer, receiver: Rec
     assert [hit.event["id"] for hit in receiver.hits] == [event, event]
 
 
+@documented("https://docs.stripe.com/webhooks#handle-duplicate-events", lines=(37,))
 def test_events_are_duplicated(api: Driver, steer: Steer, receiver: Receiver) -> None:
-    """https://docs.stripe.com/webhooks#handle-duplicate-events."""
     steer.post("webhooks", duplicate=2, reorder=True)
     intent = api.pay(capture_method="automatic")
     assert sorted(arrived(receiver, intent.id, 9)) == sorted(LIFE * 3)
     assert len({hit.event["id"] for hit in receiver.hits}) == 3
 
 
+@documented("https://docs.stripe.com/webhooks#event-delivery-behaviors")
 def test_delivery_is_delayed(api: Driver, steer: Steer, receiver: Receiver) -> None:
-    """https://docs.stripe.com/webhooks#event-delivery-behaviors."""
     steer.post("webhooks", delay_s=300)
     intent = api.pay(capture_method="automatic")
     assert {one["status"] for one in steer.get("webhooks")["deliveries"]} == {"pending"}
@@ -137,8 +141,9 @@ def test_delivery_is_delayed(api: Driver, steer: Steer, receiver: Receiver) -> N
     arrived(receiver, intent.id, 3)
 
 
+@documented("https://docs.stripe.com/webhooks#roll-endpoint-secrets", lines=(41,))
 def test_rolled_secret_signs_twice(api: Driver, steer: Steer, receiver: Receiver) -> None:
-    """https://docs.stripe.com/webhooks#roll-endpoint-secrets: one signature per active secret."""
+    """One signature per active secret."""
     steer.post("webhooks", secrets=[SECRET, "whsec_new"])
     arrived(receiver, api.pay().id, 1)
     hit = receiver.hits[0]
@@ -147,8 +152,10 @@ def test_rolled_secret_signs_twice(api: Driver, steer: Steer, receiver: Receiver
         stripe.Webhook.construct_event(hit.body, hit.signature, secret)
 
 
+@documented(
+    "https://docs.stripe.com/webhooks/versioning", "https://docs.stripe.com/api/webhook_endpoints/object", lines=(42,)
+)
 def test_endpoint_pins_its_version_and_types(api: Driver, steer: Steer, receiver: Receiver) -> None:
-    """https://docs.stripe.com/webhooks/versioning, https://docs.stripe.com/api/webhook_endpoints/object."""
     steer.post(
         "webhooks", api_version="2020-08-27", livemode=True, account="acct_1", enabled_events=["charge.succeeded"]
     )
@@ -159,8 +166,8 @@ def test_endpoint_pins_its_version_and_types(api: Driver, steer: Steer, receiver
     assert api.events_of(intent.id)[0].api_version == API_VERSION
 
 
+@documented("https://docs.stripe.com/webhooks#endpoint-secrets")
 def test_several_endpoints_have_secrets_of_their_own(api: Driver, steer: Steer, receiver: Receiver) -> None:
-    """https://docs.stripe.com/webhooks#endpoint-secrets."""
     steer.post("endpoints", name="we_second", url=receiver.url + "2", secret="whsec_second")
     intent = api.pay(capture_method="automatic")
     assert len(arrived(receiver, intent.id, 6)) == 6
@@ -176,8 +183,8 @@ def test_several_endpoints_have_secrets_of_their_own(api: Driver, steer: Steer, 
     assert "whsec" not in json.dumps(steer.get("endpoints"))
 
 
+@documented("https://docs.stripe.com/webhooks#acknowledge-events-immediately")
 def test_slow_endpoint_times_out_and_others_flow(api: Driver, steer: Steer, receiver: Receiver) -> None:
-    """https://docs.stripe.com/webhooks#acknowledge-events-immediately."""
     steer.post("endpoints", name="we_black_hole", url="http://10.255.255.1/none", secret="whsec_x")
     steer.post("webhooks", timeout_s=0.2)
     begun = time.monotonic()
@@ -185,8 +192,9 @@ def test_slow_endpoint_times_out_and_others_flow(api: Driver, steer: Steer, rece
     assert time.monotonic() - begun < 5
 
 
+@documented("https://docs.stripe.com/webhooks#retries")
 def test_undelivered_events_survive_a_kill(state: "object", receiver: Receiver) -> None:
-    """https://docs.stripe.com/webhooks#retries: retried for days, whatever happens to one of Stripe's machines."""
+    """Retried for days, whatever happens to one of Stripe's machines."""
     process = Process(str(state), receiver.url)
     process.start()
     steer = Steer(process.base_url)
@@ -203,3 +211,21 @@ def test_undelivered_events_survive_a_kill(state: "object", receiver: Receiver) 
     finally:
         driver.close()
         process.stop()
+
+
+@documented(
+    "https://docs.stripe.com/webhooks#retries",
+    "https://docs.stripe.com/webhooks/process-undelivered-events",
+    lines=(39, 43),
+)
+def test_retries_end_after_three_days(api: Driver, steer: Steer, receiver: Receiver) -> None:
+    """Then only the list of events has it."""
+    receiver.answers.extend([503] * 10)
+    day_s = 24 * 3600
+    steer.post("webhooks", retry_base_s=day_s, retry_cap_s=day_s)
+    intent = api.pay(confirm=False)
+    for attempts in (1, 2, 3):
+        assert reached(steer, attempts)["status"] == "pending"
+        steer.advance(day_s + 1)
+    assert reached(steer, 4)["status"] == "exhausted"
+    assert api.event_types(intent.id) == ["payment_intent.created"]

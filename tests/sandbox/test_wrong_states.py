@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.sandbox.documented import documented
 from tests.sandbox.driver import Driver, Steer, error_of
 
 BANK = {"payment_method": "pm_usBankAccount_processing", "allowed_payment_method_types": ["us_bank_account"]}
@@ -31,8 +32,12 @@ def assert_tells_the_intent(error: Any, intent: Any, status: str) -> None:
 
 
 @pytest.mark.parametrize("status", REACHED)
+@documented(
+    "https://docs.stripe.com/api/payment_intents/capture",
+    "https://docs.stripe.com/error-codes#payment-intent-unexpected-state",
+    lines=(20, 22),
+)
 def test_capture_of_what_is_not_held(api: Driver, status: str) -> None:
-    """https://docs.stripe.com/api/payment_intents/capture, https://docs.stripe.com/error-codes#payment-intent-unexpected-state."""
     intent = REACHED[status](api)
     assert intent.status == status
     assert_tells_the_intent(error_of(lambda: api.capture(intent.id)), intent, status)
@@ -40,23 +45,25 @@ def test_capture_of_what_is_not_held(api: Driver, status: str) -> None:
 
 
 @pytest.mark.parametrize("status", ["succeeded", "canceled", "processing"])
+@documented("https://docs.stripe.com/api/payment_intents/cancel", lines=(20, 21))
 def test_cancel_of_what_cannot_be_canceled(api: Driver, status: str) -> None:
-    """https://docs.stripe.com/api/payment_intents/cancel: processing in rare cases only, never once it has ended."""
+    """Processing in rare cases only, never once it has ended."""
     intent = REACHED[status](api)
     assert_tells_the_intent(error_of(lambda: api.cancel(intent.id)), intent, status)
     assert api.intent(intent.id).status == status
 
 
 @pytest.mark.parametrize("status", ["requires_payment_method", "requires_confirmation", "requires_action"])
+@documented("https://docs.stripe.com/api/payment_intents/cancel", lines=(16, 18, 19))
 def test_cancel_of_what_is_open(api: Driver, status: str) -> None:
-    """https://docs.stripe.com/api/payment_intents/cancel."""
     intent = REACHED[status](api)
     canceled = api.cancel(intent.id, cancellation_reason="abandoned")
     assert (canceled.status, canceled.cancellation_reason, canceled.next_action) == ("canceled", "abandoned", None)
 
 
+@documented("https://docs.stripe.com/api/idempotent_requests")
 def test_same_key_replays_the_refusal_though_the_state_has_changed(api: Driver, steer: Steer) -> None:
-    """https://docs.stripe.com/api/idempotent_requests: whatever the first answer was; a new wish needs a new key."""
+    """Whatever the first answer was; a new wish needs a new key."""
     intent = REACHED["processing"](api)
     first = error_of(lambda: api.cancel(intent.id, "cancel-once"))
     steer.post("behaviours", processing_cancelable=True)
@@ -66,8 +73,9 @@ def test_same_key_replays_the_refusal_though_the_state_has_changed(api: Driver, 
     assert api.cancel(intent.id, "cancel-twice").status == "canceled"
 
 
+@documented("https://docs.stripe.com/api/refunds/create")
 def test_refund_above_the_rest_has_no_code(api: Driver) -> None:
-    """https://docs.stripe.com/api/refunds/create: an error above what is left; integrators see no code."""
+    """An error above what is left; integrators see no code."""
     intent = api.pay()
     error = error_of(lambda: api.refund(payment_intent=intent.id, amount=1001))
     assert (error.http_status, error.error.type) == (400, "invalid_request_error")
@@ -76,8 +84,9 @@ def test_refund_above_the_rest_has_no_code(api: Driver) -> None:
 
 
 @pytest.mark.parametrize("status", ["requires_payment_method", "requires_action", "processing", "canceled"])
+@documented("https://docs.stripe.com/refunds#cancel-payment")
 def test_refund_of_what_was_never_charged(api: Driver, status: str) -> None:
-    """https://docs.stripe.com/refunds#cancel-payment: what was not captured is canceled."""
+    """What was not captured is canceled."""
     intent = REACHED[status](api)
     error = error_of(lambda: api.refund(payment_intent=intent.id))
     assert (error.http_status, error.error.type) == (400, "invalid_request_error")
