@@ -36,8 +36,7 @@ async def backlog(server: TestServer, kind: Kind, rows: int) -> tuple[float, flo
     clock = Clock()
     with server.fresh_database() as database:
         async with measuring(database, kind, clock) as meter:
-            meter.way.fill(4 * BATCH)
-            await meter.drain()  # plans are made while little waits
+            await meter.settle_plans()
             if kind is not OnLane:
                 meter.way.fill(rows, due_s=86_400.0)
             for _ in range(rows // 1_000):
@@ -50,6 +49,7 @@ async def long_transaction(server: TestServer, kind: Kind, rows: int) -> tuple[f
     clock = Clock()
     with server.fresh_database() as database, pinned(database):
         async with measuring(database, kind, clock) as meter:
+            await meter.settle_plans()
             for _ in range(rows // 10_000):
                 clock.now_s += 1.0
                 meter.way.fill(10_000)

@@ -67,7 +67,13 @@ class Finished(msgspec.Struct, frozen=True):
 
 async def finish(conn: Connection, rows: Sequence[Finished]) -> None:
     """Marks rows as done."""
-    await conn.execute(_QUERIES["finish"], {"rows": msgspec.json.encode(rows).decode()})
+    values = {
+        "ids": [row.inbox_id for row in rows],
+        "outcomes": [row.outcome for row in rows],
+        "payment_ids": [row.payment_id for row in rows],
+        "whys": [row.why for row in rows],
+    }
+    await conn.execute(_QUERIES["finish"], values)
 
 
 async def supersede(conn: Connection, inbox_ids: Sequence[int], payment_id: UUID | None) -> int:

@@ -16,6 +16,7 @@ from tests.inbox.conftest import Notices, Truth
 from tests.relay.outbox_rows import Connection, insert_many
 
 BATCH = ROWS_MAX
+PLANS_SETTLE = 12  # the client prepares a statement after five times, PostgreSQL keeps its plan after five more
 LANE = "refund_requested"
 QUEUE = "payment_requested"
 
@@ -167,6 +168,12 @@ class Meter:
         rows = await self.way.work(self.pool)
         assert rows >= BATCH
         return (await self.blocks() - before) / rows
+
+    async def settle_plans(self) -> None:
+        """Every plan is made and kept while next to nothing waits, as in a process that started early."""
+        for _ in range(PLANS_SETTLE):
+            self.way.fill(1)
+            await self.drain()
 
     async def drain(self) -> None:
         while await self.way.work(self.pool):

@@ -25,6 +25,7 @@ async def test_54_transaction_stays_open(database: Database, kind: Kind) -> None
     clock = Clock()
     async with measuring(database, kind, clock) as meter:
         way = meter.way
+        await meter.settle_plans()
         with pinned(database):
             costs = []
             for _ in range(ROUNDS):
@@ -42,6 +43,7 @@ async def test_55_backlog(database: Database, kind: Kind) -> None:
     clock = Clock()
     async with measuring(database, kind, clock) as meter:
         way = meter.way
+        await meter.settle_plans()
         way.fill(4 * BATCH)
         await way.work(meter.pool)
         with_little = max([await meter.batch() for _ in range(3)])
