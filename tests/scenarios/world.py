@@ -171,7 +171,7 @@ class World:
     def thaw(pid: int) -> None:
         os.kill(pid, signal.SIGCONT)
 
-    def agree(self, **allowed: Any) -> None:
+    def agree(self, *, deadline_s: float = AGREE_S, **allowed: Any) -> None:
         """The end of every scenario: our books, Stripe's, and what was published say the same.
 
         Everything since the scenario began is compared, once nothing is under way any more. `Allowed` lists what a
@@ -193,6 +193,6 @@ class World:
             return not found
 
         try:
-            wait_until(agrees, AGREE_S)
+            wait_until(agrees, deadline_s)
         except AssertionError:
             raise AssertionError("the books do not agree:\n" + "\n".join(found)) from None
