@@ -1,5 +1,6 @@
 """Running the checks against the database, as an administrator or as payments_readonly."""
 
+import time
 from typing import Any
 
 import psycopg
@@ -10,6 +11,7 @@ from payments.doctor.findings import (
     Finding,
     Level,
     judge_audit,
+    judge_clock,
     judge_inbox,
     judge_lanes,
     judge_oldest_transaction,
@@ -40,6 +42,7 @@ def examine(dsn: str) -> list[Finding]:
 
 def _examine(conn: psycopg.Connection[Any]) -> list[Finding]:
     findings = _server(conn) + judge_way(pooled=_one(conn, _CONNECTIONS["backend_id"])[0] != conn.info.backend_pid)
+    findings += judge_clock(time.time() - _one(conn, _QUERIES["clock"])[0])
     findings += judge_roles(_all(conn, _QUERIES["roles"]))
     found = _schema(conn)
     findings.append(found)

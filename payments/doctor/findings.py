@@ -7,6 +7,7 @@ import msgspec
 
 OPEN_TRANSACTION_S_MAX = 1800  # half an hour: from here on dead rows pile up where rows are updated
 AUDIT_AGE_S_MAX = 600  # it runs every minute, and a long run is some minutes
+CLOCK_S_MAX = 30  # far beyond what NTP leaves, far below the 300 s at which an API refuses Stripe's webhooks
 Row = tuple[Any, ...]
 
 
@@ -66,6 +67,15 @@ def judge_way(*, pooled: bool) -> list[Finding]:
             "Set DATABASE_DIRECT_URL to the server's own address; until then, work is found by looking.",
         )
     ]
+
+
+def judge_clock(ahead_s: float) -> list[Finding]:
+    """Only webhooks depend on a host's clock, all else on the database's."""
+    if abs(ahead_s) <= CLOCK_S_MAX:
+        return []
+    found = f"this host is {abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} the database"
+    advice = "Set it by NTP: an API on a host that is 300 s off refuses every webhook (`delivery.refused` in its log)."
+    return [Finding(Level.WARNING, "clock", found, advice)]
 
 
 def judge_roles(rows: list[Row]) -> list[Finding]:

@@ -6,6 +6,10 @@ select
   current_setting('synchronous_commit') as synchronous_commit,
   pg_is_in_recovery() as standby;
 
+-- name: clock
+-- The database's time, to be held against the host's.
+select extract(epoch from clock_timestamp())::float8;
+
 -- name: roles
 -- The service's roles that are missing, and those that cannot log in by password or otherwise.
 select wanted.name, r.rolcanlogin

@@ -1,5 +1,6 @@
 """`payments doctor` on healthy and on broken databases."""
 
+import time
 from uuid import uuid4
 
 import pytest
@@ -82,6 +83,14 @@ def test_books_too_long_to_be_read_are_told_of_by_the_last_audit(
             " select 'history_off', i::text, i, 'SUCCEEDED, its history says FAILED' from gen_random_uuid() i"
         )
     assert [one.endswith("its history says FAILED") for one in faults(database)] == [True]
+
+
+def test_a_host_whose_clock_is_off_is_named(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [one for one in examine(database.admin_dsn()) if one.check == "clock"] == []
+    real = time.time
+    monkeypatch.setattr("payments.doctor.checks.time.time", lambda: real() - 400)
+    (found,) = (one for one in examine(database.admin_dsn()) if one.check == "clock")
+    assert (found.level, found.found) == (Level.WARNING, "this host is 400 s behind the database")
 
 
 def test_every_kind_of_trouble_shows(database: Database) -> None:

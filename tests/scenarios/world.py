@@ -158,14 +158,16 @@ class World:
         return pid
 
     def freeze_at_rest(self, process: str) -> int:
-        """SIGSTOP a worker in a moment in which it holds no lock of the database's."""
-        busy = "select 1 from pg_stat_activity where usename = 'payments_worker' and xact_start is not null"
-        while True:
-            pid = self.freeze(process)
-            for _ in range(5):
-                if not self.system.rows(busy):
-                    return pid
-            self.thaw(pid)
+        """SIGSTOP a relay or worker in a moment in which none of its kind holds a lock of the database's."""
+        busy = "select 1 from pg_stat_activity where usename = %s and xact_start is not null"
+        role = f"payments_{process.partition('.')[0]}"
+        with self.system.connect() as conn:
+            while True:
+                pid = self.freeze(process)
+                for _ in range(5):
+                    if not conn.execute(busy, (role,)).fetchall():
+                        return pid
+                self.thaw(pid)
 
     @staticmethod
     def thaw(pid: int) -> None:
