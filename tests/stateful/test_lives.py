@@ -12,7 +12,7 @@ from tests.system.running import System, payments_up
 
 IS_LONG = settings.get_current_profile_name() == "long"
 HOURS_S = 12 * 3_600
-USUAL = settings(max_examples=16, stateful_step_count=20, derandomize=True, database=None)
+USUAL = settings(max_examples=12, stateful_step_count=16, derandomize=True, database=None)
 
 
 @pytest.fixture(scope="module")
