@@ -1,4 +1,6 @@
 import asyncio
+import re
+from pathlib import Path
 from uuid import uuid4
 
 import psycopg
@@ -12,6 +14,7 @@ from tests.development.databases import Database
 LONG_S = 15.0  # bounds a hang, not a speed
 pytestmark = pytest.mark.anyio
 RELAY = "payments_relay"
+ROOT = Path(__file__).parents[2]
 
 
 async def test_notification_carries_its_payloads_to_every_subscriber(database: Database) -> None:
@@ -99,6 +102,21 @@ async def test_notify_without_a_database_neither_blocks_nor_raises(database: Dat
             notifier.notify(QUEUE, str(number))
         await asyncio.sleep(0)
         assert sum(len(payloads) for payloads in notifier._pending.values()) <= GATHERED_MAX
+
+
+def test_only_the_notifiers_own_statement_notifies() -> None:
+    """In a working transaction, or a trigger of one, NOTIFY would serialise all commits of the cluster."""
+    notifying = re.compile(
+        r"^[^-#]*?\b(?:pg_notify|enable_notify_insert|(?-i:notify)\s+\"?[a-z])", re.MULTILINE | re.IGNORECASE
+    )
+    sources = [*(ROOT / "sql").rglob("*.sql"), *(ROOT / "payments").rglob("*.py")]
+    statements = [f"{path.name}: {found}" for path in sources for found in notifying.findall(_said(path))]
+    assert statements == ["wakeup.sql: select pg_notify"]
+
+
+def _said(path: Path) -> str:
+    """A file without what Python's docstrings say."""
+    return re.sub(r'""".*?"""', "", path.read_text(), flags=re.DOTALL)
 
 
 def test_pack_keeps_every_payload_within_the_limit() -> None:

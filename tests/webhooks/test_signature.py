@@ -50,6 +50,29 @@ def test_signed_delivery_is_believed(value: bytes) -> None:
     assert fault(value) is None
 
 
+def test_delivery_is_believed_for_five_minutes() -> None:
+    """As Stripe's own libraries do (https://docs.stripe.com/webhooks#replay-attacks), in figures of the test's own."""
+    for at in (NOW - 290, NOW + 290):
+        assert fault(header(sign(at=at), at=at)) is None
+    for at in (NOW - 310, NOW + 310):
+        assert fault(header(sign(at=at), at=at)) is not None
+
+
+def test_signatures_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How long a refusal takes tells nothing of how much of a guess was right; nor does which secret comes first."""
+    compared: list[tuple[str, str]] = []
+
+    def compare(ours: str, theirs: str) -> bool:
+        compared.append((ours, theirs))
+        return ours == theirs
+
+    monkeypatch.setattr("payments.webhooks.signature.hmac.compare_digest", compare)
+    guess = "0" * 64
+    assert fault(header(sign(), guess), secrets=(SECRET, OLD_SECRET)) is None
+    wanted = [sign(), sign(secret=OLD_SECRET)]
+    assert compared == [(ours, theirs) for ours in wanted for theirs in (sign(), guess)]
+
+
 def test_both_secrets_of_a_rotation_are_believed() -> None:
     for secret in (SECRET, OLD_SECRET):
         assert fault(header(sign(secret=secret)), secrets=(SECRET, OLD_SECRET)) is None

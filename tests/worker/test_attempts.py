@@ -42,7 +42,7 @@ def calls(draw: st.DrawFn) -> Call:
     return Call(
         state=state,
         attempts=attempts,
-        first_attempt_at=NOW - draw(ages) if attempts or draw(st.booleans()) else None,
+        first_attempt_at=draw(st.none() | ages.map(lambda age: NOW - age)),
         outcome=draw(st.sampled_from(CallOutcome) | st.just("a word of later days")) if is_answered else None,
         generation=draw(st.integers(1, 50)),
         answered_at=NOW - draw(ages) if is_answered else None,
@@ -99,6 +99,17 @@ def test_key_is_never_used_twice_when_stripe_may_have_forgotten_it(decide: Decid
         assert call.state in {CallState.INTENDED, CallState.IN_FLIGHT, CallState.IN_DOUBT}
     if is_old and call.is_open and call.state is not CallState.TO_RECONCILE:
         assert isinstance(decision, Reconcile if decide in ONCE else Attempt)
+
+
+@pytest.mark.parametrize("decide", ONCE)
+def test_key_is_given_up_while_stripe_still_knows_it(decide: Decide) -> None:
+    """Stripe forgets keys after 24 hours (https://docs.stripe.com/api/idempotent_requests), whatever we call old."""
+
+    def sent(hours: float) -> Call:
+        return Call(CallState.IN_DOUBT, attempts=1, first_attempt_at=NOW - timedelta(hours=hours))
+
+    assert decide(sent(hours=23.9)) == Reconcile("the key is too old to be used without looking")
+    assert decide(sent(hours=22)) == Attempt()
 
 
 @pytest.mark.parametrize("decide", ONCE)
