@@ -902,6 +902,38 @@ comment on column payments.rate_limits.lowered_to is
 insert into payments.rate_limits (resource) values ('stripe');
 
 -- ------------------------------------------------------------------------------------------------------------------
+-- What Stripe says it did to our balance
+-- ------------------------------------------------------------------------------------------------------------------
+
+-- No foreign key to payments: money of a payment that we have lost is what we want to find here.
+create table payments.balance_transactions (
+  transaction_id text primary key,
+  kind text not null,
+  about text not null check (about in ('charge', 'refund', 'dispute')),
+  source text not null,
+  payment_id uuid not null,
+  amount bigint not null,
+  fee bigint not null,
+  currency text not null,
+  exchange_rate numeric,
+  moved bigint not null,
+  moved_currency text not null,
+  created_at timestamptz not null,
+  seen_at timestamptz not null default clock_timestamp()
+);
+create index balance_transactions_by_payment on payments.balance_transactions (payment_id, about, source);
+create index balance_transactions_by_time on payments.balance_transactions (seen_at);
+create trigger keep_balance before update or delete or truncate on payments.balance_transactions
+execute function payments.refuse('balance transactions are Stripe''s word, and kept');
+comment on table payments.balance_transactions is
+  'Append-only: what Stripe''s list of balance transactions says of our payments. payments.imbalances compares it with our books.';
+comment on column payments.balance_transactions.source is 'The charge (ch_…), refund (re_…) or dispute (dp_…) that it is about.';
+comment on column payments.balance_transactions.payment_id is 'Ours by its PaymentIntent, else as Stripe''s metadata name it.';
+comment on column payments.balance_transactions.amount is 'Gross, in the currency of the account; fee is Stripe''s, kept and not judged.';
+comment on column payments.balance_transactions.moved is
+  'Gross, in the payment''s own currency, and what is compared: the same as amount, or, after a conversion, what the source says.';
+
+-- ------------------------------------------------------------------------------------------------------------------
 -- The inbox: what Stripe said
 -- ------------------------------------------------------------------------------------------------------------------
 
@@ -1255,9 +1287,24 @@ language sql immutable parallel safe
 return array[
   'payment_unowned', 'payment_unwatched', 'refund_unowned', 'refund_unwatched', 'death_unnoticed', 'charged_twice',
   'outcome_untold', 'outcome_contradicted', 'refund_mistold', 'dispute_mistold', 'told_of_nothing', 'answer_lost',
-  'stripe_unasked', 'refunded_off', 'reserved_off', 'disputed_off', 'events_misnumbered', 'history_off'
+  'stripe_unasked', 'refunded_off', 'reserved_off', 'disputed_off', 'events_misnumbered', 'history_off',
+  'balance_of_nobody', 'balance_captured_off', 'balance_refunded_off', 'balance_disputed_off'
 ];
 comment on function payments.imbalance_kinds is 'What payments.audit_imbalances can find, what says most first.';
+
+-- Stripe's sums, of those payments and objects for which nothing is on its way any more: Stripe's list was read to its present a
+-- minute after the last transaction was seen, and after `looked_at` minus a minute nothing may have changed on our side.
+create view payments.balance_sums as
+select
+  b.payment_id, b.about, b.source, sum(b.moved)::bigint as moved, string_agg(distinct b.moved_currency, '/') as currency,
+  g.updated_at - interval '1 minute' as settled_at
+from payments.balance_transactions b
+join payments.reconciler_progress g on g.job = 'balance' and g.position > g.updated_at - interval '15 minutes'
+where not exists (select from payments.inbox i where i.payment_id = b.payment_id and i.processed_at is null)
+group by b.payment_id, b.about, b.source, g.updated_at
+having max(b.seen_at) < g.updated_at - interval '1 minute';
+comment on view payments.balance_sums is
+  'What Stripe has moved for each charge, refund and dispute of ours, once that can be compared with books older than settled_at.';
 
 create view payments.imbalances as
 select p.payment_id, 'payment_unowned' as kind, p.payment_id as subject_id, 'nobody is working on it' as imbalance
@@ -1417,7 +1464,67 @@ from payments.payments p
 cross join lateral (
   select w.to_status from payments.payment_history w where w.payment_id = p.payment_id order by w.history_id desc limit 1
 ) h
-where h.to_status <> p.status;
+where h.to_status <> p.status
+union all
+select
+  b.payment_id, 'balance_of_nobody', b.payment_id,
+  'Stripe moved ' || b.moved || ' ' || b.currency || ' (' || b.source || ') for no payment of ours'
+from payments.balance_sums b
+where not exists (select from payments.payments p where p.payment_id = b.payment_id)
+union all
+-- Money that came too late was never counted as captured; it is what its refunds give back.
+select
+  p.payment_id, 'balance_captured_off', p.payment_id,
+  'Stripe captured ' || b.moved || ' ' || b.currency || ' (' || b.source || '), our books say ' || o.captured || ' ' || p.currency
+from payments.balance_sums b
+join payments.payments p on p.payment_id = b.payment_id
+cross join lateral (
+  select case
+    when p.amount_captured > 0 then p.amount_captured
+    else coalesce((
+      select sum(f.amount) from payments.refunds f
+      where f.payment_id = p.payment_id and f.reason = 'compensation' and f.status <> 'FAILED'
+    ), 0)
+  end as captured
+) o
+where b.about = 'charge' and p.status in ('SUCCEEDED', 'FAILED', 'VOIDED', 'EXPIRED') and p.updated_at < b.settled_at
+  and (b.moved <> o.captured or b.currency <> p.currency)
+union all
+-- What is pending may have moved, or not yet.
+select
+  p.payment_id, 'balance_refunded_off', coalesce(f.refund_id, p.payment_id),
+  'Stripe gave back ' || -b.moved || ' ' || b.currency || ' (' || b.source || '), our books say '
+  || coalesce(f.status || ' ' || f.amount || ' ' || f.currency, 'nothing of it')
+from payments.balance_sums b
+join payments.payments p on p.payment_id = b.payment_id
+left join payments.refunds f on f.processor_reference = b.source
+where b.about = 'refund' and p.status <> 'CONFLICTED' and coalesce(f.updated_at, p.updated_at) < b.settled_at
+  and (
+    b.currency <> p.currency
+    or -b.moved <> case
+      when f.refund_id is null or f.status = 'FAILED' then 0
+      when f.status = 'PROCESSED' or b.moved <> 0 then f.amount
+      else 0
+    end
+  )
+union all
+-- An inquiry moves nothing. What was won comes back within days.
+select
+  p.payment_id, 'balance_disputed_off', coalesce(d.dispute_id, p.payment_id),
+  'Stripe withdrew ' || -b.moved || ' ' || b.currency || ' (' || b.source || '), our books say '
+  || coalesce(d.status || ' ' || d.amount || ' ' || d.currency, 'nothing of it')
+from payments.balance_sums b
+join payments.payments p on p.payment_id = b.payment_id
+left join payments.disputes d on d.processor_reference = b.source
+where b.about = 'dispute' and p.status <> 'CONFLICTED' and coalesce(d.updated_at, p.updated_at) < b.settled_at
+  and (
+    b.currency <> coalesce(d.currency, b.currency)
+    or -b.moved <> case
+      when d.status in ('needs_response', 'under_review', 'lost') then d.amount
+      when d.status = 'won' and b.moved <> 0 and d.updated_at > now() - interval '7 days' then d.amount
+      else 0
+    end
+  );
 comment on view payments.imbalances is
   'Each disagreement of our own books, several a payment where they are; payments.audit_imbalances sums them up.';
 
@@ -1491,7 +1598,7 @@ grant execute on function
   payments.event_headers, payments.queue_lengths, payments.imbalance_kinds, payments.imbalances_of
 to payments_api, payments_relay, payments_worker, payments_readonly;
 grant select on payments.schema_migrations, payments.cluster to payments_api, payments_relay, payments_worker;
-grant select on payments.outbox_lag, payments.inbox_pending, payments.stuck_payments, payments.imbalances,
+grant select on payments.outbox_lag, payments.inbox_pending, payments.stuck_payments, payments.balance_sums, payments.imbalances,
   payments.audit_imbalances, payments.audit_findings, payments.audit_progress
 to payments_api, payments_relay, payments_worker;
 grant select on pgmq.topic_bindings, pgmq.meta to payments_api, payments_relay, payments_worker, payments_readonly;
@@ -1541,6 +1648,7 @@ on payments.disputes to payments_worker;
 grant select, insert, update, delete on payments.watches to payments_worker;
 grant select, insert, update on payments.reconciler_progress to payments_worker;
 grant insert, update, delete on payments.audit_findings to payments_worker;
+grant select, insert on payments.balance_transactions to payments_worker;
 grant insert, update on payments.audit_progress to payments_worker;
 grant insert (payment_id, signal, source, from_status, to_status, decision, why, stripe_request_id)
 on payments.payment_history to payments_worker;

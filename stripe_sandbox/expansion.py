@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 # "Expansions have a maximum depth of four levels."
 DEPTH_MAX = 4
 
-_EXPANDABLE = {
+_EXPANDABLE: dict[str, dict[str, str]] = {
     "payment_intent": {"latest_charge": "charge", "payment_method": "payment_method", "customer": "customer"},
     "charge": {
         "payment_intent": "payment_intent",
@@ -28,7 +28,7 @@ _EXPANDABLE = {
     "radar.early_fraud_warning": {"charge": "charge", "payment_intent": "payment_intent"},
     "dispute": {"charge": "charge", "payment_intent": "payment_intent"},
     "payment_method": {"customer": "customer"},
-    "balance_transaction": {"source": "charge"},
+    "balance_transaction": {"source": "charge refund dispute"},
     "customer": {},
     "event": {},
 }
@@ -59,7 +59,7 @@ def _expand(store: Store, body: Json, parts: list[str], path: str) -> Json:
         raise _refused(path)
     value = body.get(first)
     if isinstance(value, str):
-        found = store.find(kinds[first], value)
+        found = next(filter(None, (store.find(kind, value) for kind in kinds[first].split())), None)
         value = found.body if found is not None else value
     if isinstance(value, dict) and rest:
         value = _expand(store, value, rest, path)

@@ -90,6 +90,15 @@ class Gateway(Protocol):
     ) -> Outcome:
         """Events of the last 30 days."""
 
+    async def list_balance_transactions(
+        self,
+        created_gte: int | None = None,
+        created_lte: int | None = None,
+        source: str | None = None,
+        starting_after: str | None = None,
+    ) -> Outcome:
+        """Balance transactions made between two Unix times, each with its source."""
+
 
 def answer_of(outcome: Outcome) -> Answered:
     """The answer; raises StripeAway or Refusal."""

@@ -1,7 +1,6 @@
 """What the webhooks did not bring: Stripe's list of events, compared with the inbox; beyond 30 days, the objects."""
 
 import math
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -9,13 +8,14 @@ import msgspec
 import psycopg
 import structlog
 
-from payments.database.connections import statements, transaction
+from payments.database.connections import transaction
 from payments.database.queries import load_queries
 from payments.domain.facts import payment_id_of
 from payments.inbox.rows import receive
 from payments.reconciler.asking import each_page
-from payments.reconciler.jobs import Job, Surroundings, move_progress, read_progress
-from payments.reconciler.slices import SPAN_FIRST, Slice, Taken, decide_position, decide_slice, decide_span
+from payments.reconciler.catching_up import catch_up, newest_of
+from payments.reconciler.jobs import Job, Surroundings
+from payments.reconciler.slices import Slice, Taken
 from payments.reconciler.stock import take_stock
 from payments.wakeup import INBOX
 
@@ -24,8 +24,6 @@ POSITION = "events"
 PAGES_MAX = 20
 # The present is looked at again and again, a minute or two of it: twenty thousand events.
 PAGES_OF_THE_PRESENT_MAX = 200
-# One part of the job: a few seconds, or some minutes after an outage of days.
-SLICES_MAX = 20
 ROWS_MAX = 100
 # What the recorder weighs; whoever else listens to the account's events has nothing to do with payments.
 PREFIXES = ("payment_intent.", "refund.", "charge.dispute.")
@@ -36,32 +34,11 @@ log = structlog.get_logger()
 
 async def backfill_events(around: Surroundings) -> bool:
     """Catches up with Stripe's events; whether there is more to catch up with. Raises StripeAway."""
-    span, crowded_until = SPAN_FIRST, None
-    for _ in range(SLICES_MAX):
-        async with statements(around.pool) as conn:
-            progress, now = await read_progress(conn, POSITION)
-            before = progress.get(POSITION)
-            position = before or await _first_position(conn, now)
-        part = decide_slice(position, now, span, crowded_until)
-        taken = await (take_stock if part.by_objects else _take_events)(around, part)
-        if not taken.is_whole:
-            span = decide_span(span, is_too_full=True)
-            if part.until is None and taken.newest is not None:
-                crowded_until = part.since + (taken.newest - part.since) / 2
-            continue
-        span, crowded_until = decide_span(span, is_too_full=False), None
-        async with transaction(around.pool) as conn:
-            after = decide_position(part, position, taken.newest, now)
-            is_ours = await move_progress(conn, POSITION, before, after)
-        if part.until is None or not is_ours:
-            return False
-    return True
+    return await catch_up(around, POSITION, _take)
 
 
-async def _first_position(conn: Any, now: datetime) -> datetime:
-    """A new installation begins with its first payment."""
-    row: Any = await (await conn.execute(_QUERIES["first_payment_at"])).fetchone()
-    return min(row[0], now) if row else now
+async def _take(around: Surroundings, part: Slice) -> Taken:
+    return await (take_stock if part.by_objects else _take_events)(around, part)
 
 
 async def _take_events(around: Surroundings, part: Slice) -> Taken:
@@ -79,17 +56,12 @@ async def _take_events(around: Surroundings, part: Slice) -> Taken:
         pages += 1
         events += page.objects
         if pages == pages_max and page.has_more and not part.is_least:
-            return Taken(_newest(events), is_whole=False)
+            return Taken(newest_of(events), is_whole=False)
     around.found["events compared"] += len(events)
     wanted = [event for event in reversed(events) if str(event.get("type")).startswith(PREFIXES)]
     for start in range(0, len(wanted), ROWS_MAX):
         await _put(around, wanted[start : start + ROWS_MAX])
-    return Taken(_newest(events), is_whole=True)
-
-
-def _newest(events: list[dict[str, Any]]) -> datetime | None:
-    created = events[0].get("created") if events else None
-    return datetime.fromtimestamp(created, UTC) if type(created) is int else None
+    return Taken(newest_of(events), is_whole=True)
 
 
 async def _put(around: Surroundings, events: list[dict[str, Any]]) -> None:

@@ -16,6 +16,7 @@ from psycopg_pool import PoolTimeout
 
 from payments.reconciler.asking import StripeAway
 from payments.reconciler.audit import AUDIT
+from payments.reconciler.balance import BALANCE
 from payments.reconciler.calls import CALLS
 from payments.reconciler.events import EVENTS
 from payments.reconciler.jobs import Job, Surroundings, Turn, end_turn, keep_turn, take_turn
@@ -23,7 +24,7 @@ from payments.reconciler.lost import LOST
 from payments.reconciler.sweep import SWEEP
 from payments.reconciler.watching import WATCHES
 
-JOBS: tuple[Job, ...] = (CALLS, SWEEP, WATCHES, EVENTS, LOST, AUDIT)
+JOBS: tuple[Job, ...] = (CALLS, SWEEP, WATCHES, EVENTS, LOST, AUDIT, BALANCE)
 # While Stripe does not answer a job, its pauses double up to this.
 AWAY_PAUSE_S_MAX = 300.0
 # While the database does not.

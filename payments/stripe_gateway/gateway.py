@@ -30,6 +30,7 @@ BALANCE_TRANSACTIONS = "/v1/balance_transactions"
 PAGE_LIMIT_MAX = 100  # Stripe's own (https://docs.stripe.com/api/pagination)
 # The charge says what was captured and until when it may be; one call instead of two.
 EXPAND_CHARGE = ["latest_charge"]
+EXPAND_SOURCE = ["data.source"]
 
 stripe.enable_telemetry = False  # no measurements of earlier requests ride along
 
@@ -170,10 +171,15 @@ class StripeGateway:
         starting_after: str | None = None,
         limit: int = PAGE_LIMIT_MAX,
     ) -> Outcome:
-        """GET /v1/balance_transactions between two Unix times, or of one `source`: a charge, refund or dispute."""
+        """GET /v1/balance_transactions between two Unix times, or of one `source`; the source of each is expanded."""
         created = _between(created_gte, created_lte)
         return await self._list(
-            BALANCE_TRANSACTIONS, limit, created=created, source=source, starting_after=starting_after
+            BALANCE_TRANSACTIONS,
+            limit,
+            created=created,
+            source=source,
+            starting_after=starting_after,
+            expand=EXPAND_SOURCE,
         )
 
     async def _list(self, path: str, limit: int, **filters: object) -> Outcome:

@@ -43,6 +43,10 @@ select
       join payments.outbox o on o.outbox_id = w.outbox_id
     ) b
     where progress.seen is not null
+    union
+    -- It is compared a minute after it was seen.
+    select b.payment_id from payments.audit_progress a
+    join payments.balance_transactions b on b.seen_at > a.ran_at - interval '10 minutes'
   ) as payment_ids,
   case when (select count(*) from slice) = (select rows_max from width)
     then (select payment_id from slice order by payment_id desc limit 1)

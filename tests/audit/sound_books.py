@@ -45,6 +45,18 @@ DISPUTES: dict[int, tuple[str, str, tuple[str, ...]]] = {
     2: ("disputed", "needs_response", ("dispute-opened",)),
     3: ("paid", "won", ("dispute-opened", "dispute-closed")),
 }
+# source: payment, what it is about, what Stripe moved
+BALANCE: dict[str, tuple[str, str, tuple[int, ...]]] = {
+    "ch_1": ("paid", "charge", (1000,)),
+    "ch_2": ("disputed", "charge", (1000,)),
+    "ch_3": ("late", "charge", (1000,)),
+    "re_1": ("paid", "refund", (-200,)),
+    "re_2": ("paid", "refund", (-500, 500)),
+    "re_5": ("late", "refund", (-1000,)),
+    "dp_1": ("disputed", "dispute", (-1000,)),
+    "dp_2": ("disputed", "dispute", (-1000,)),
+    "dp_3": ("paid", "dispute", (-1000, 1000)),
+}
 WATCHED = ("held", "asking", "voiding", "paid")
 
 
@@ -77,8 +89,9 @@ def keep_sound_books(conn: Connection) -> None:
         for number, (name, status, amount, _) in REFUNDS.items():
             conn.execute(
                 "insert into payments.refunds"
-                " (refund_id, payment_id, amount, currency, status, processor_reference, failure_reason, external)"
-                " values (%s, %s, %s, 'EUR', %s, %s, %s, %s)",
+                " (refund_id, payment_id, amount, currency, status, processor_reference, failure_reason, external,"
+                " reason)"
+                " values (%s, %s, %s, 'EUR', %s, %s, %s, %s, %s)",
                 (
                     refund_id(number),
                     id_of(name),
@@ -87,6 +100,7 @@ def keep_sound_books(conn: Connection) -> None:
                     None if status == "REQUESTED" else f"re_{number}",
                     "lost" if status == "FAILED" else None,
                     status == "PENDING",
+                    "compensation" if name == "late" else None,
                 ),
             )
         for number, (name, status, _) in DISPUTES.items():
@@ -96,6 +110,7 @@ def keep_sound_books(conn: Connection) -> None:
                 " values (%s, %s, %s, 1000, 'EUR', %s, now(), case when %s in ('won', 'lost') then now() end)",
                 (dispute_id(number), id_of(name), f"dp_{number}", status, status),
             )
+        _balance(conn)
         conn.execute(
             "insert into payments.dead_letters (origin, message_id, payment_id, payload, attempts, error, resolved_at)"
             " select 'inbox', inbox_id::text, payment_id, '{}', 1, 'what is this?', now()"
@@ -181,4 +196,21 @@ def _park(conn: Connection, payment_id: UUID) -> None:
         "insert into payments.dead_letters (origin, message_id, payment_id, payload, attempts, error, resolved_at)"
         " values ('queue:payment_requested', '1', %s, '{}', 1, 'wrong', now())",
         (payment_id,),
+    )
+
+
+def _balance(conn: Connection) -> None:
+    """Stripe's list was read long after all of it."""
+    for source, (name, about, moves) in BALANCE.items():
+        for number, moved in enumerate(moves):
+            conn.execute(
+                "insert into payments.balance_transactions"
+                " (transaction_id, kind, about, source, payment_id, amount, fee, currency, moved, moved_currency,"
+                " created_at)"
+                " values (%s, %s, %s, %s, %s, %s, 0, 'EUR', %s, 'EUR', now())",
+                (f"txn_{source}_{number}", about, about, source, id_of(name), moved, moved),
+            )
+    conn.execute(
+        "insert into payments.reconciler_progress (job, position, updated_at)"
+        " values ('balance', now() + interval '1 hour', now() + interval '1 hour')"
     )

@@ -1,6 +1,7 @@
 """What somebody may have done to sound books past all guards, and what the audit calls that."""
 
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from tests.audit.sound_books import DISPUTES, PAYMENTS, REFUNDS, dispute_id, id_of, refund_id
 
@@ -15,6 +16,7 @@ class Spoilt(NamedTuple):
 
 PLACES: dict[str, Any] = {
     **{name: id_of(name) for name in PAYMENTS},
+    "nobody": UUID(int=9 << 120),
     **{f"refund_{number}": refund_id(number) for number in REFUNDS},
     **{f"dispute_{number}": dispute_id(number) for number in DISPUTES},
 }
@@ -41,6 +43,21 @@ def told(payment: str, event_type: str, subject: str = "", place: str = "null") 
 
 def untold(event_type: str, payment: str) -> str:
     return gone("payments.outbox", f"event_type = '{event_type}' and aggregate_id = %({payment})s")
+
+
+def moved(payment: str, about: str, source: str, amount: int) -> str:
+    """One more line of Stripe's balance."""
+    return (
+        "insert into payments.balance_transactions"
+        " (transaction_id, kind, about, source, payment_id, amount, fee, currency, moved, moved_currency,"
+        " created_at)"
+        f" values ('txn_1', '{about}', '{about}', '{source}', %({payment})s, {amount}, 9, 'EUR', {amount}, 'EUR',"
+        " now())"
+    )
+
+
+def moved_otherwise(source: str, columns: str) -> str:
+    return f"update payments.balance_transactions set {columns} where source = '{source}'"
 
 
 def unheard(payment: str) -> str:
@@ -137,5 +154,23 @@ CASES = {
         "odd",
         "history_off",
         (changed("odd", "status = 'VOIDING'"), "insert into payments.watches values (%(odd)s, 0, now())"),
+    ),
+    "money of nobody's": Spoilt("nobody", "balance_of_nobody", (moved("nobody", "charge", "ch_9", 1999),)),
+    "Stripe captured less": Spoilt("paid", "balance_captured_off", (moved_otherwise("ch_1", "moved = 999"),)),
+    "Stripe captured elsewhere": Spoilt(
+        "paid", "balance_captured_off", (moved_otherwise("ch_1", "moved_currency = 'JPY'"),)
+    ),
+    "we captured less": Spoilt("disputed", "balance_captured_off", (changed("disputed", "amount_captured = 999"),)),
+    "a charge of one that failed": Spoilt("failed", "balance_captured_off", (moved("failed", "charge", "ch_9", 1000),)),
+    "a charge was turned round": Spoilt(
+        "disputed", "balance_captured_off", (moved("disputed", "charge", "ch_2", -1000),)
+    ),
+    "a refund unknown to us": Spoilt("disputed", "balance_refunded_off", (moved("disputed", "refund", "re_9", -10),)),
+    "a refund came back": Spoilt("paid", "balance_refunded_off", (moved("paid", "refund", "re_1", 200),)),
+    "a refund of another amount": Spoilt("late", "balance_refunded_off", (moved_otherwise("re_5", "moved = -900"),)),
+    "a dispute unknown to us": Spoilt("paid", "balance_disputed_off", (moved("paid", "dispute", "dp_9", -1000),)),
+    "a dispute took less": Spoilt("disputed", "balance_disputed_off", (moved_otherwise("dp_2", "moved = -500"),)),
+    "a lost dispute came back": Spoilt(
+        "disputed", "balance_disputed_off", (moved("disputed", "dispute", "dp_1", 1000),)
     ),
 }

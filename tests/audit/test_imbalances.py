@@ -25,7 +25,7 @@ async def test_each_imbalance_shows_as_exactly_its_row_and_goes_with_its_cause(
     async with Auditor.on_sound_books(database) as auditor:
         await audit(auditor.around)
         spoil(auditor, case)
-        expected = [(id_of(case.payment), case.kind)]
+        expected = [(PLACES[case.payment], case.kind)]
         assert auditor.view() == expected
         with capture_logs() as logs:
             await audit(auditor.around)

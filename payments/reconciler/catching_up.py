@@ -1,0 +1,51 @@
+"""Catching up with one of Stripe's lists, from where a job stood to the present, slice by slice."""
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from payments.database.connections import Connection, statements, transaction
+from payments.database.queries import load_queries
+from payments.reconciler.jobs import Surroundings, move_progress, read_progress
+from payments.reconciler.slices import SPAN_FIRST, Slice, Taken, decide_position, decide_slice, decide_span
+
+# One part of a job: a few seconds, or some minutes after an outage of days.
+SLICES_MAX = 20
+
+_QUERIES = load_queries("reconciler")
+
+
+async def catch_up(around: Surroundings, job: str, take: Callable[[Surroundings, Slice], Awaitable[Taken]]) -> bool:
+    """Takes slices until the present is reached; whether there is more to catch up with. Raises StripeAway."""
+    span, crowded_until = SPAN_FIRST, None
+    for _ in range(SLICES_MAX):
+        async with statements(around.pool) as conn:
+            progress, now = await read_progress(conn, job)
+            before = progress.get(job)
+            position = before or await _first_position(conn, now)
+        part = decide_slice(position, now, span, crowded_until)
+        taken = await take(around, part)
+        if not taken.is_whole:
+            span = decide_span(span, is_too_full=True)
+            if part.until is None and taken.newest is not None:
+                crowded_until = part.since + (taken.newest - part.since) / 2
+            continue
+        span, crowded_until = decide_span(span, is_too_full=False), None
+        async with transaction(around.pool) as conn:
+            after = decide_position(part, position, taken.newest, now)
+            is_ours = await move_progress(conn, job, before, after)
+        if part.until is None or not is_ours:
+            return False
+    return True
+
+
+async def _first_position(conn: Connection, now: datetime) -> datetime:
+    """A new installation begins with its first payment."""
+    row: Any = await (await conn.execute(_QUERIES["first_payment_at"])).fetchone()
+    return min(row[0], now) if row else now
+
+
+def newest_of(objects: list[dict[str, Any]]) -> datetime | None:
+    """Stripe's own time of the newest object of a list, which shows the newest first."""
+    created = objects[0].get("created") if objects else None
+    return datetime.fromtimestamp(created, UTC) if type(created) is int else None
