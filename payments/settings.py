@@ -19,6 +19,8 @@ from psycopg.conninfo import conninfo_to_dict
 from payments.errors import ConfigurationError
 
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
+RETENTION_DAYS_MIN = 35  # Stripe's 30 days of events, its 3 of webhook retries, and two for clocks and slowness
+IDEMPOTENCY_DAYS_MIN = 7  # longer than any client may retry; the API promises it
 STRIPE_API_BASE_DEFAULT = "https://api.stripe.com"
 SECRET_FILE_BYTES_MAX = 65_536  # a secret is a line; a path to something big is a mistake
 
@@ -51,6 +53,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     action_required_hours: float
     orphan_hold_hours: float
     events_backfill_s: float
+    retention_days: int
+    idempotency_days: int
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None) -> Self:
@@ -154,7 +158,27 @@ def _contradictions(settings: Settings) -> Iterator[str]:
         )
     if settings.database_direct_url and not settings.database_url:
         yield "DATABASE_DIRECT_URL is set without DATABASE_URL; set both, or neither for the embedded PostgreSQL."
+    yield from _retention_contradictions(settings)
     yield from _stripe_contradictions(settings)
+
+
+def _retention_contradictions(settings: Settings) -> Iterator[str]:
+    if settings.retention_days < RETENTION_DAYS_MIN:
+        yield (
+            f"PAYMENTS_RETENTION_DAYS ({settings.retention_days}) must be {RETENTION_DAYS_MIN} or more: Stripe lists "
+            "events for 30 days and repeats webhooks for 3, and one that came again would be taken for new; raise it."
+        )
+    if settings.idempotency_days < IDEMPOTENCY_DAYS_MIN:
+        yield (
+            f"PAYMENTS_IDEMPOTENCY_DAYS ({settings.idempotency_days}) must be {IDEMPOTENCY_DAYS_MIN} or more: a client "
+            "that repeats a refund under its key after that gets a second one; raise it."
+        )
+    if settings.idempotency_days > settings.retention_days:
+        yield (
+            f"PAYMENTS_IDEMPOTENCY_DAYS ({settings.idempotency_days}) must not exceed PAYMENTS_RETENTION_DAYS "
+            f"({settings.retention_days}): an answer would outlive all memory of how it came about; lower the one or "
+            "raise the other."
+        )
 
 
 def _stripe_contradictions(settings: Settings) -> Iterator[str]:
@@ -302,4 +326,6 @@ SETTINGS = (
     Setting("PAYMENTS_ACTION_REQUIRED_HOURS", "action_required_hours", "24", _hours(0.0001, 8_760)),
     Setting("PAYMENTS_ORPHAN_HOLD_HOURS", "orphan_hold_hours", "24", _hours(0.0001, 8_760)),
     Setting("PAYMENTS_EVENTS_BACKFILL_S", "events_backfill_s", "30", _seconds(0.1, 86_400)),
+    Setting("PAYMENTS_RETENTION_DAYS", "retention_days", "90", _whole(1, 36_500)),
+    Setting("PAYMENTS_IDEMPOTENCY_DAYS", "idempotency_days", "7", _whole(1, 36_500)),
 )

@@ -142,3 +142,16 @@ def test_settings_never_show_a_secret() -> None:
         STRIPE_WEBHOOK_SECRETS="hunter2",
     )
     assert "hunter2" not in "".join(faults)
+
+
+@pytest.mark.parametrize(
+    ("environment", "why"),
+    [
+        ({"PAYMENTS_RETENTION_DAYS": "34"}, "30 days"),
+        ({"PAYMENTS_IDEMPOTENCY_DAYS": "6"}, "second one"),
+        ({"PAYMENTS_RETENTION_DAYS": "40", "PAYMENTS_IDEMPOTENCY_DAYS": "41"}, "outlive"),
+    ],
+)
+def test_settings_refuse_to_forget_what_could_come_again_and_say_why(environment: dict[str, str], why: str) -> None:
+    (fault,) = faults_of(**environment)
+    assert why in fault

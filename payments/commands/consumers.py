@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar, assert_never
 
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from payments.consumers.addresses import consumer_dsn
-from payments.consumers.registry import Access, add, list_consumers, remove, renew_password, shut_out
+from payments.consumers.registry import Access, add, has_forgotten, list_consumers, remove, renew_password, shut_out
 from payments.consumers.subscriptions import parse_name, parse_patterns, parse_start
 from payments.database.operator_connection import operator_connection
 from payments.development.dev_env import admin_dsn
@@ -79,7 +80,10 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
             with operator_connection(dsn) as conn:
                 access = add(conn, args.name, args.events, args.start)
                 printed = _as_json(conn, dsn, access)
+                misses_some = args.start not in {None, "now"} and has_forgotten(conn)
             print(printed)
+            if misses_some:
+                print("Events of payments long at rest are forgotten; the queue gets what is kept.", file=sys.stderr)
         case "password":
             with operator_connection(dsn) as conn:
                 printed = _as_json(conn, dsn, renew_password(conn, args.name))

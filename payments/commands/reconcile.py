@@ -17,7 +17,7 @@ from payments.development.surroundings import stripe_of_running_up
 from payments.errors import EXIT_FOUND_TROUBLE, EXIT_OK, ConfigurationError, DatabaseUnreachable
 from payments.reconciler.asking import StripeAway
 from payments.reconciler.jobs import Surroundings
-from payments.reconciler.reconciler import Reconciler
+from payments.reconciler.reconciler import LOOKING, Reconciler
 from payments.settings import Settings
 from payments.stripe_gateway.gateway import StripeGateway
 from payments.wakeup import Notifier
@@ -75,7 +75,7 @@ async def _reconcile(dsn: str, settings: Settings, found: Counter[str], *, at_on
             if at_once:
                 async with transaction(pool) as conn:
                     await conn.execute(_QUERIES["watch_at_once"])
-            await Reconciler(around).run_once()
+            await Reconciler(around, LOOKING).run_once()
     except psycopg.OperationalError as error:
         raise unreachable(error) from error
     except PoolTimeout as error:

@@ -132,6 +132,11 @@ def list_consumers(conn: psycopg.Connection[dict[str, Any]]) -> list[dict[str, A
     return conn.execute(_QUERIES["list"], values).fetchall()
 
 
+def has_forgotten(conn: psycopg.Connection[Any]) -> bool:
+    """Whether some events of the past are no longer there for a new consumer to hear."""
+    return conn.execute(_QUERIES["has_forgotten"]).fetchone() is not None
+
+
 def new_password() -> str:
     """192 random bits, in characters that no address has to quote."""
     return secrets.token_urlsafe(24)

@@ -85,6 +85,10 @@ end $$;
 drop owned by {role};
 drop role {role};
 
+-- name: has_forgotten
+-- Whether retention has deleted any events yet.
+select from payments.forgotten limit 1;
+
 -- name: list
 -- Every queue that is not the service's own, what it hears, who may read it, what waits in it, and what it is owed.
 select

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from payments.consumers import registry
-from tests.consumers.driving import add
+from tests.consumers.driving import add, consumers
 from tests.development.databases import Database
 from tests.relay.outbox_rows import (
     Connection,
@@ -21,6 +21,7 @@ from tests.relay.outbox_rows import (
     dispatch,
     drain,
     insert_lone_event,
+    insert_payment,
     owed,
 )
 from tests.relay.relays import Relays, lag_is_nil
@@ -200,3 +201,18 @@ def test_consumers_added_while_relays_and_writers_work_miss_nothing(
         assert since <= set(got)
         # Nothing from before but what was written, or committed, in the same moment.
         assert len(set(got) - since) < 50
+
+
+def test_whoever_starts_in_a_past_that_is_forgotten_is_told(database: Database) -> None:
+    def told(name: str, start: str) -> bool:
+        done = consumers(database.admin_dsn(), "add", name, "--events", "payment.requested", "--from", start)
+        assert done.returncode == 0, done.stderr
+        return "forgotten" in done.stderr
+
+    assert not told("first", "beginning")
+    with database.connect() as conn:
+        payment_id = insert_payment(conn)
+        conn.execute("insert into payments.forgotten (payment_id, events) values (%s, 1)", (payment_id,))
+    assert told("second", "beginning")
+    assert told("third", "2026-01-31T12:00:00Z")
+    assert not told("fourth", "now")

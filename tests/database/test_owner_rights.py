@@ -38,7 +38,16 @@ def test_only_known_functions_run_with_their_owners_rights(admin: psycopg.Connec
         where p.pronamespace in ('payments'::regnamespace, 'pgmq'::regnamespace) and p.prosecdef order by 1
         """
     ).fetchall()
-    assert [name for name, _ in rows] == ["count_refund", "queue_lengths", "watch_payment"]
+    assert [name for name, _ in rows] == [
+        "count_refund",
+        "forget_batches",
+        "forget_foreign",
+        "forget_keys",
+        "forget_payments",
+        "queue_lengths",
+        "refuse_again",
+        "watch_payment",
+    ]
     for name, settings in rows:
         assert "search_path=pg_catalog, pg_temp" in settings, name
     public = admin.execute(

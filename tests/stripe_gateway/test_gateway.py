@@ -300,7 +300,10 @@ def test_gateway_hands_over_refusals_of_odd_shapes(odd: dict[str, Any]) -> None:
         (lambda g: g.list_refunds("pi_1", 0), "GET /v1/refunds?limit=100&payment_intent=pi_1&created[gte]=0"),
         (lambda g: g.list_disputes(5), "GET /v1/disputes?limit=100&created[gte]=5"),
         (lambda g: g.list_events(ending_before="evt_1"), "GET /v1/events?limit=100&ending_before=evt_1"),
-        (lambda g: g.list_balance_transactions(source="ch_1"), "GET /v1/balance_transactions?limit=100&source=ch_1"),
+        (
+            lambda g: g.list_balance_transactions(source="ch_1"),
+            "GET /v1/balance_transactions?limit=100&source=ch_1&expand[0]=data.source",
+        ),
     ],
 )
 def test_gateway_addresses_each_call(do: Call, line: str) -> None:
