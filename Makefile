@@ -11,7 +11,7 @@ COMPILE = $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 -
 	--no-annotate --no-emit-index-url --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint soak model format lock clean
+.PHONY: help run test lint soak crashes model format lock clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -28,6 +28,9 @@ lint: $(VENV)/.installed-to-test  ## the linters alone
 MINUTES ?= 2
 soak: $(VENV)/.installed-to-test  ## random faults for MINUTES=2, then all books compared; ARGS="--seed 7" to replay a run
 	@$(PYTHON) -m soak --minutes $(MINUTES) $(ARGS)
+
+crashes: $(VENV)/.installed-to-test  ## every process killed at every commit and call (docs/crash-points.md); ARGS="--only POST" for some
+	@$(PYTHON) -m crashes $(ARGS)
 
 model: $(VENV)/.installed-to-test  ## every state of the formal model (docs/model.md); ARGS="--story no-fence" for how a fault goes wrong
 	@$(PYTHON) -m model $(ARGS)

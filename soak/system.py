@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -45,7 +46,7 @@ class NeverAnswered(Exception):
 class System:
     """`payments up` in a directory of its own, and a diary of what was done to it."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, settings: Mapping[str, str] = SETTINGS) -> None:
         self.home = home
         self.data_dir = home / "data"
         self.count: Counter[str] = Counter()
@@ -55,7 +56,7 @@ class System:
         with (home / "up.log").open("wb") as sink:
             self._up = subprocess.Popen(
                 [sys.executable, "-m", "payments", "up", "--copies", "2"],
-                env=self._environment(),
+                env=self._environment(settings),
                 stdout=sink,
                 stderr=sink,
             )
@@ -65,13 +66,13 @@ class System:
             connector=aiohttp.TCPConnector(limit=0, force_close=True),
         )
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self, settings: Mapping[str, str]) -> dict[str, str]:
         prefixes = ("DATABASE_", "STRIPE_", "PAYMENTS_", "HOST", "PORT")
         inherited = {name: value for name, value in inherited_environment().items() if not name.startswith(prefixes)}
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        return inherited | SETTINGS | {"PAYMENTS_DATA_DIR": str(self.data_dir), "PORT": str(port)}
+        return inherited | dict(settings) | {"PAYMENTS_DATA_DIR": str(self.data_dir), "PORT": str(port)}
 
     def _ready(self) -> dict[str, str]:
         deadline = time.monotonic() + READY_S

@@ -5,9 +5,10 @@ statement and no call can be without its point. At each, the process appends a l
 a line of `armed.<kind>` names the point, and this is the n-th time that any process of the kind comes by, it dies.
 
 A point is a text: what is done, and the moment. `commit worker.find_call+…` is the commit of a transaction of just
-these named queries, or one statement in autocommit: `before` it is sent, `after` it is done. `statement …` in a
-transaction has `before` only: to die after it is to die before the next. A call to Stripe is `before`, `sent` (Stripe
-may execute it, nothing is read), `answered` (the head is read), `half` (a part of the body), `read`.
+these named queries (`none`: found nothing), or one statement in autocommit: `before` it is sent, `after` it is done.
+`statement …` in a transaction has `before` only: to die after it is to die before the next. A call to Stripe is
+`before`, `sent` (Stripe may execute it, nothing is read), `answered` (the head is read), `half` (a part of the body),
+`read`.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ import signal
 import sys
 from collections.abc import Generator
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 PACKAGE = f"{os.sep}payments{os.sep}"
@@ -45,7 +46,7 @@ class Points:
         self._kind = kind
         self._home = home
         self._journal = os.open(f"{home}/journal", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        self._sites: set[str] = set()
+        self._sites: set[tuple[CodeType, int, bool]] = set()
         self._armed_as = (0, 0)
         self._armed: dict[str, list[tuple[str, int]]] = {}
 
@@ -65,12 +66,13 @@ class Points:
         found = []
         frame: FrameType | None = sys._getframe(2)
         while frame is not None:
-            name = frame.f_code.co_filename
-            if PACKAGE in name:
-                site = f"{'commit' if commits else 'passed'} payments/{name.rpartition(PACKAGE)[2]}:{frame.f_lineno}"
-                if site not in self._sites:
-                    self._sites.add(site)
-                    found.append(site)
+            site = (frame.f_code, frame.f_lineno, commits)
+            if site not in self._sites:
+                self._sites.add(site)
+                name = frame.f_code.co_filename
+                if PACKAGE in name:
+                    place = f"payments/{name.rpartition(PACKAGE)[2]}:{frame.f_lineno}"
+                    found.append(f"{'commit' if commits else 'passed'} {place}")
             frame = frame.f_back
         return found
 
@@ -133,7 +135,9 @@ def _install_in_psycopg(points: Points) -> None:
             what = named(values["query"])
             if is_open:
                 points.hit(f"statement {what}", "before")
-                self.crash_path.append(what)
+                result = await wait(self, generator, *args, **options)
+                self.crash_path.append(what + _emptiness(values["self"].pgresult))
+                return result
         elif step == "BaseConnection._commit_gen" or (step == "BaseTransaction._exit_gen" and not values["exc_val"]):
             what = "+".join(dict.fromkeys(self.crash_path)) if is_open else ""
             is_open = False
@@ -147,6 +151,15 @@ def _install_in_psycopg(points: Points) -> None:
         return result
 
     AsyncConnection.wait = at_points
+
+
+def _emptiness(result: Any) -> str:
+    """` none` when a statement found nothing to do: a look in vain is another point than one that finds work."""
+    if result is None:  # queued in a pipeline: it is not known yet
+        return ""
+    is_number = (result.ntuples, result.nfields) == (1, 1)
+    found = result.get_value(0, 0) not in {b"0", b"-1"} if is_number else result.ntuples or result.command_tuples
+    return "" if found else " none"
 
 
 class _Names:

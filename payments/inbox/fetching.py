@@ -1,6 +1,6 @@
 """Asks Stripe for an object that is in doubt, outside any transaction; the answer becomes a row of the inbox.
 
-The recorder fetches for rows that wait (`fetch`); whoever else wants an object looked at uses `look`.
+The recorder fetches for rows that wait (`fetch`); whoever else has asked for an object hands it to `receive_fetched`.
 """
 
 from typing import Any, Protocol, assert_never
@@ -91,19 +91,6 @@ async def last_history_id(pool: Pool, payment_id: UUID | None) -> int:
     async with statements(pool) as conn:
         row: Any = await (await conn.execute(_QUERIES["last_history_id"], {"payment_id": payment_id})).fetchone()
     return int(row[0])
-
-
-async def look(pool: Pool, gateway: Gateway, kind: Kind, object_id: str, payment_id: UUID | None) -> Outcome:
-    """Asks Stripe for an object, and puts what it says into the inbox, for the recorder to weigh.
-
-    Only an `Answered` or a `Refused` 404 leaves a row; the caller then notifies INBOX. Raises what the database raises.
-    """
-    after = await last_history_id(pool, payment_id)
-    outcome = await ask(gateway, kind, object_id)
-    if is_word(outcome):
-        async with transaction(pool) as conn:
-            await receive_fetched(conn, kind, object_id, payment_id, outcome, after)
-    return outcome
 
 
 def is_word(outcome: Outcome) -> bool:

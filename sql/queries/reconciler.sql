@@ -144,11 +144,6 @@ where state = 'to_reconcile';
 update payments.stripe_requests set swept_to = %(position)s::timestamptz
 where call_id = any(%(call_ids)s) and swept_to = %(before)s::timestamptz;
 
--- name: lock_doubtful
--- The call once more, under its payment's lock; nothing when somebody else has settled it.
-select call_id from payments.stripe_requests where call_id = %(call_id)s and state = 'to_reconcile'
-for update;
-
 -- name: close_call
 -- What became of the call is known: its effect was found, is wanted no more, or certainly never was.
 update payments.stripe_requests
