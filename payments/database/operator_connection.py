@@ -6,6 +6,7 @@ from typing import Any
 
 import psycopg
 from psycopg.errors import (
+    Diagnostic,
     InsufficientPrivilege,
     InvalidSchemaName,
     ReadOnlySqlTransaction,
@@ -24,13 +25,16 @@ CONNECT_TIMEOUT_S = 5
 def operator_connection(dsn: str, row_factory: RowFactory[Any] = tuple_row) -> Iterator[psycopg.Connection[Any]]:
     """A connection in one transaction, which commits at the end.
 
-    Raises DatabaseUnreachable, SchemaTooOld (there is none) and DatabaseUnsuitable (the role may not do this).
+    Raises DatabaseUnreachable, SchemaTooOld (there is none) and DatabaseUnsuitable (the role may not do this, or a
+    failover may undo it).
     """
+    warnings: list[Diagnostic] = []
     try:
         with psycopg.connect(
             dsn, connect_timeout=CONNECT_TIMEOUT_S, row_factory=row_factory, prepare_threshold=None
         ) as conn:
             yield conn
+            conn.add_notice_handler(warnings.append)  # from here on, only the commit can warn
     except psycopg.OperationalError as error:
         raise unreachable(error) from error
     except (InvalidSchemaName, UndefinedTable, UndefinedFunction) as error:
@@ -48,3 +52,8 @@ def operator_connection(dsn: str, row_factory: RowFactory[Any] = tuple_row) -> I
             f"The role of DATABASE_URL may not do this: {error.diag.message_primary}.",
             advice="Set DATABASE_URL to an administrator's address of the database.",
         ) from error
+    if warnings:
+        raise DatabaseUnsuitable(
+            f"It is done on this server, and perhaps on no standby: {warnings[0].message_primary}.",
+            advice="A failover may undo it. Look again when the standby is back.",
+        )

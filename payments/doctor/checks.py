@@ -19,6 +19,7 @@ from payments.doctor.findings import (
     judge_reconciliation,
     judge_roles,
     judge_server,
+    judge_standbys,
     judge_way,
 )
 
@@ -43,6 +44,8 @@ def examine(dsn: str) -> list[Finding]:
 def _examine(conn: psycopg.Connection[Any]) -> list[Finding]:
     findings = _server(conn) + judge_way(pooled=_one(conn, _CONNECTIONS["backend_id"])[0] != conn.info.backend_pid)
     findings += judge_clock(time.time() - _one(conn, _QUERIES["clock"])[0])
+    named, waited_for, there = _one(conn, _QUERIES["standbys"])
+    findings += judge_standbys(named=named, waited_for=waited_for, there=there)
     findings += judge_roles(_all(conn, _QUERIES["roles"]))
     found = _schema(conn)
     findings.append(found)

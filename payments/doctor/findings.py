@@ -55,6 +55,31 @@ def judge_server(version: str, synchronous_commit: str, *, durable: bool, standb
     return findings
 
 
+def judge_standbys(*, named: bool, waited_for: bool, there: bool) -> list[Finding]:
+    """Where a synchronous standby is named, commits wait for it, and it comes."""
+    if not named:
+        return []
+    if not waited_for:
+        return [
+            Finding(
+                Level.FAULT,
+                "standby",
+                "commits do not wait for the synchronous standby",
+                "Set synchronous_commit to on; a failover could lose an answered 201.",
+            )
+        ]
+    if not there:
+        return [
+            Finding(
+                Level.FAULT,
+                "standby",
+                "commits wait for a synchronous standby, and none is there",
+                "Start it. After a promotion, or to go on without one: reset synchronous_standby_names.",
+            )
+        ]
+    return [Finding(Level.OK, "standby", "commits wait for it")]
+
+
 def judge_way(*, pooled: bool) -> list[Finding]:
     """Notifications come only straight from the server."""
     if not pooled:

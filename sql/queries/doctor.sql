@@ -10,6 +10,13 @@ select
 -- The database's time, to be held against the host's.
 select extract(epoch from clock_timestamp())::float8;
 
+-- name: standbys
+-- Whether a standby is named that commits are to wait for; whether they wait for any; and whether any is there.
+select
+  current_setting('synchronous_standby_names') <> '' as named,
+  current_setting('synchronous_commit') not in ('off', 'local') as waited_for,
+  exists (select from pg_stat_replication) as there;
+
 -- name: roles
 -- The service's roles that are missing, and those that cannot log in by password or otherwise.
 select wanted.name, r.rolcanlogin

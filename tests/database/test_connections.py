@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg_pool import PoolTimeout
 
-from payments.database.connections import DATABASE_AWAY, Pool, connect, open_pool, transaction
+from payments.database.connections import DATABASE_AWAY, Pool, connect, open_pool, statements, transaction
 from payments.errors import ClusterMoved, DatabaseUnreachable, DatabaseUnsuitable, SchemaTooNew, SchemaTooOld
 from tests.database.rows import insert_payment
 from tests.development.databases import Database
@@ -163,3 +163,42 @@ async def test_server_that_only_reads_is_away(database: Database) -> None:
         with pytest.raises(DATABASE_AWAY):
             async with transaction(pool) as conn:
                 await conn.execute("delete from payments.idempotency_keys where false")
+
+
+async def test_session_that_only_reads_is_left_for_one_that_writes(database: Database) -> None:
+    """As on a primary that was demoted and lives on: its sessions must not keep us there."""
+    write = "insert into payments.customers values (gen_random_uuid(), 'cus_1', 'pm_1')"
+    async with open_pool(database.dsn(API), API, 1) as pool:
+        async with statements(pool) as conn:
+            await conn.execute("set default_transaction_read_only = on")
+        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+            async with transaction(pool) as conn:
+                await conn.execute(write)
+        async with transaction(pool) as conn:
+            await conn.execute(write)
+
+
+async def test_pooler_that_leads_elsewhere_is_away(database: Database) -> None:
+    """The session behind it may be another each time, so each transaction looks where it is."""
+    leads = "update payments.cluster set system_identifier = "
+    async with open_pool(database.dsn(API), API, 1, behind_pooler=True) as pool:
+        for lend in (transaction, statements):
+            with database.connect() as admin:
+                admin.execute(f"{leads} '1'")
+            with pytest.raises(psycopg.OperationalError, match="another PostgreSQL cluster"):
+                async with lend(pool):
+                    pass
+            with database.connect() as admin:
+                admin.execute(f"{leads} (select system_identifier::text from pg_control_system())")
+            async with lend(pool):
+                pass
+
+
+async def test_host_that_says_nothing_is_passed_by(database: Database) -> None:
+    """As one that has vanished, of the hosts that an address names."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        postgres = database.server.postgres
+        both = f"127.0.0.1:{silent.getsockname()[1]},127.0.0.1:{postgres.port}"
+        dsn = database.dsn(API).replace(f"127.0.0.1:{postgres.port}", both)
+        async with open_pool(f"{dsn}?target_session_attrs=read-write", API, 1) as pool, transaction(pool):
+            pass

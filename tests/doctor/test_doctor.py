@@ -10,6 +10,7 @@ from payments.doctor.checks import examine
 from payments.doctor.findings import Level
 from tests.database.rows import insert_payment
 from tests.development.databases import Database
+from tests.postgres_faults.missing_standby import missing_standby
 
 pytestmark = pytest.mark.every_postgres
 
@@ -52,6 +53,16 @@ def test_another_cluster_is_named(database: Database) -> None:
 def test_an_unreachable_database_is_a_finding() -> None:
     findings = examine("postgresql://nobody@127.0.0.1:1/nothing")
     assert [one.check for one in findings] == ["database"]
+
+
+def test_commits_that_wait_in_vain_are_named(database: Database) -> None:
+    readonly = database.dsn("payments_readonly")
+    with missing_standby(database):
+        assert faults(database, readonly) == ["standby: commits wait for a synchronous standby, and none is there"]
+        with database.connect(dbname="postgres") as conn:
+            conn.execute("set synchronous_commit = off")
+            conn.execute(f'alter database "{database.name}" set synchronous_commit = local')
+        assert faults(database) == ["standby: commits do not wait for the synchronous standby"]
 
 
 def test_an_audit_that_does_not_run_is_named(database: Database) -> None:

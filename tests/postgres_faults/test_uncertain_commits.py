@@ -18,7 +18,7 @@ from tests.development.databases import Database
 from tests.postgres_faults.missing_standby import cancel_waits, missing_standby
 from tests.webhooks.test_deliveries import deliver, encode
 
-pytestmark = [pytest.mark.anyio, pytest.mark.every_postgres]
+pytestmark = pytest.mark.anyio
 API = "payments_api"
 
 T = TypeVar("T")
