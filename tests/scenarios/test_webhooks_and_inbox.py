@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from tests.conftest import wait_until
-from tests.scenarios.stripe import event, signed
+from tests.scenarios.stripe import CANCEL, CAPTURE, event, signed
 from tests.scenarios.world import AMOUNT, World
 from tests.system.running import System, payments_up
 
@@ -165,6 +165,34 @@ def test_38_every_order_of_a_decline_and_a_second_try(world: World) -> None:
     for payment_id in ids:
         assert world.until(payment_id, "SUCCEEDED")["amountCaptured"] == AMOUNT
         assert world.events(payment_id) == ["payment-requested", "payment-action-required", "payment-succeeded"]
+    world.agree()
+
+
+@pytest.mark.parametrize(
+    ("wish", "path", "end", "kinds"),
+    [
+        ("capture", CAPTURE, "SUCCEEDED", ("charge.captured", "payment_intent.succeeded")),
+        ("void", CANCEL, "VOIDED", ("payment_intent.created", "payment_intent.canceled")),
+    ],
+)
+def test_38_every_order_of_a_hold_and_its_end(
+    world: World, wish: str, path: str, end: str, kinds: tuple[str, ...]
+) -> None:
+    world.stripe.webhooks(mode="hold")
+    done = "succeeded" if wish == "capture" else "canceled"
+    ids, lost = [], []
+    for order in itertools.permutations(["payment_intent.amount_capturable_updated", *kinds]):
+        cart = str(uuid4())
+        payment_id = world.held(cartId=cart)["paymentId"]
+        lost.append(world.stripe.fault("after_executing", cart, path, times=None))
+        assert world.act(payment_id, wish, Prefer="wait=0").status_code == 202
+        wait_until(lambda: world.stripe.intent(payment_id)["status"] == done)  # noqa: B023
+        release_in_order(world, payment_id, order)
+        ids.append(payment_id)
+    for payment_id in ids:
+        world.until(payment_id, end)
+    for fault in lost:
+        world.stripe.withdraw(fault)
     world.agree()
 
 
@@ -340,7 +368,15 @@ def test_45_all_answers_are_lost(world: World) -> None:
     held = world.accepted(captureMethod="manual", orderId=str(uuid4()))["paymentId"]
     world.until(paid, "SUCCEEDED")
     world.until(held, "AUTHORIZED")
-    sources = {one["source"] for one_id in (paid, held) for one in world.history(one_id)}
+    captured = world.accepted(captureMethod="manual", orderId=str(uuid4()))["paymentId"]
+    world.until(captured, "AUTHORIZED")
+    assert world.act(captured, "capture", {"amount": 700}, Prefer="wait=0").status_code == 202
+    assert world.act(held, "void", Prefer="wait=0").status_code == 202
+    refund_id = world.act(paid, "refunds", Prefer="wait=0").json()["refundId"]
+    world.refund_until(refund_id, "PROCESSED")
+    world.until(held, "VOIDED")
+    assert world.until(captured, "SUCCEEDED")["amountCaptured"] == 700
+    sources = {one["source"] for one_id in (paid, held, captured) for one in world.history(one_id)}
     assert sources <= {"api", "stripe-webhook", "reconciler"}
     world.stripe.withdraw(lost)
     world.agree()
