@@ -178,3 +178,22 @@ def test_52_worker_frozen_in_a_call(world: World, path: str, wish: str, queue: s
             wait_until(lambda: not world.system.rows(waiting, payment_id), STIRRED_S)  # the lease has run out
     wait_until(lambda: world.logged("lease.lost", payment_id))
     world.agree()
+
+
+def test_52_worker_frozen_before_its_ack(world: World) -> None:
+    """It has Stripe's answer; when it wants to acknowledge, the command is another's."""
+    cart = str(uuid4())
+    taken_over = "select 1 from pgmq.q_payment_requested where read_ct = 2 and message ->> 'paymentId' = %s"
+    with alone(world, "worker") as wake_the_other:
+        world.stripe.fault("slow", cart, delay_s=0.5 * STRIPE_TIMEOUT_S)
+        payment_id = world.accepted(cartId=cart)["paymentId"]
+        wait_until(lambda: world.call(payment_id).get("state") == "in_flight")
+        lock = "select from payments.stripe_requests where payment_id = %s for update"
+        pid = freeze_in_transaction(world, "worker", lock, payment_id, act=lambda: None)
+        with thawed_at_last(world, pid):
+            wake_the_other()
+            wait_until(lambda: world.system.rows(taken_over, payment_id))
+    wait_until(lambda: world.logged("worker ", "lease.lost", payment_id))
+    world.until(payment_id, "SUCCEEDED")
+    assert len(world.stripe.keys(payment_id)) == 1
+    world.agree()
