@@ -71,6 +71,18 @@ def test_an_event_signed_by_another_is_refused(api: ApiProcess) -> None:
     assert kept(api, body) == 0
 
 
+def test_an_event_with_two_signature_headers_is_refused(api: ApiProcess) -> None:
+    """Whoever stands between must not choose which of them counts."""
+    body = event()
+    right = signed(body)["Stripe-Signature"]
+    for other in (right, "t=1,v1=00"):
+        for both in ([right, other], [other, right]):
+            headers = [("Stripe-Signature", each) for each in both]
+            answer = httpx.post(f"{api.url}/webhooks/stripe", content=body, headers=headers)
+            assert (answer.status_code, answer.json()["code"]) == (400, "invalid_signature")
+    assert kept(api, body) == 0
+
+
 @pytest.mark.parametrize("body", [b"{}", b"[]", b"nonsense", b"\xff", b"[" * 50_000])
 def test_a_signed_body_that_is_no_event_is_refused(api: ApiProcess, body: bytes) -> None:
     answer = deliver(api, body, signed(body))

@@ -139,6 +139,14 @@ def test_refunds_never_give_back_more_than_was_captured(row: LockedPayment, wish
         assert row.amount_reserved <= row.amount_captured
 
 
+def test_a_refund_of_all_that_is_left_is_the_largest() -> None:
+    row = payment(_S.SUCCEEDED, amount_captured=1000, amount_reserved=400)
+    assert decide_refund(row, RefundWish(amount=600)) == StartRefund(600)
+    too_much = decide_refund(row, RefundWish(amount=601))
+    assert isinstance(too_much, Refused)
+    assert too_much.code == "amount_exceeds_captured"
+
+
 @given(payments(), refunds)
 def test_only_what_was_charged_is_refunded(row: LockedPayment, wish: RefundWish) -> None:
     decision = decide_refund(row, wish)

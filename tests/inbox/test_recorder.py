@@ -145,6 +145,19 @@ async def test_late_money_changes_nothing_and_is_named_in_history(desk: Desk) ->
     assert desk.history(payment_id)[-1][5].startswith("late money")
 
 
+async def test_recorder_claims_only_what_is_new_and_nobody_elses(desk: Desk) -> None:
+    """A row that another recorder has is neither waited for nor weighed twice; one that was put off has its time."""
+    payments = [desk.payment() for _ in range(3)]
+    for payment_id in payments:
+        desk.answer(answered(intent(payment_id, "succeeded", id=f"pi_{payment_id.hex}")), payment_id)
+    theirs, later, free = payments
+    desk.sql("update payments.inbox set next_attempt_at = now() + interval '1 h' where payment_id = %s", later)
+    with desk.database.connect(autocommit=False) as another:
+        another.execute("select from payments.inbox where payment_id = %s for update", (theirs,))
+        assert await desk.recorder.run_once() == 1
+    assert [desk.status(payment_id) for payment_id in (theirs, later, free)] == ["REQUESTED", "REQUESTED", "SUCCEEDED"]
+
+
 async def test_recorder_waits_for_whoever_holds_the_payment(desk: Desk, eventually_async: Callable[..., Any]) -> None:
     payment_id = desk.payment(capture_method="manual")
     desk.answer(answered(intent(payment_id, "requires_capture", capture_method="manual")), payment_id)

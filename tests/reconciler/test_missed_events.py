@@ -70,8 +70,8 @@ def test_45_event_that_a_webhook_brings_too_is_weighed_once(world: World) -> Non
 
 
 def test_46_outage_of_days_is_caught_up_with_oldest_first(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Slices that hold too much are halved: here two pages are too much, and there are three hundred events."""
-    monkeypatch.setattr(catching_up, "PAGES_MAX", 2)
+    """Slices that hold too much are halved: here more than a page is too much, and a day has 120 events and more."""
+    monkeypatch.setattr(catching_up, "PAGES_MAX", 1)
     world.sandbox.steer("POST", "clock", advance_s=-3 * 86_400)
     worker = world.start_worker(**IDLE)
     payments = [world.request(payment_method="pm_card_authenticationRequired") for _ in range(3)]
@@ -80,10 +80,12 @@ def test_46_outage_of_days_is_caught_up_with_oldest_first(world: World, monkeypa
     for number, payment_id in enumerate(payments):
         intent_id = intent_of(world, payment_id)["id"]
         world.sandbox.steer("POST", "browser/authenticate", payment_intent=intent_id, outcome="succeed")
-        for other in range(100):
+        for other in range(120):
+            if other % 20 == 0:
+                world.sandbox.steer("POST", "clock", advance_s=7_200)
             made = {"amount": 500, "currency": "eur", "metadata[number]": f"{number}/{other}"}
             world.sandbox.call("POST", "/v1/payment_intents", data=made).raise_for_status()
-        world.sandbox.steer("POST", "clock", advance_s=86_400)
+        world.sandbox.steer("POST", "clock", advance_s=43_200)
     move_position(world, timedelta(days=3, minutes=1))
     make_due(world)
     world.start_worker(**QUICK)
@@ -103,6 +105,9 @@ def test_46_outage_of_days_is_caught_up_with_oldest_first(world: World, monkeypa
         )
     )
     assert isinstance(position, datetime)
+    brought = "select count(*) from payments.inbox where source = 'stripe-webhook' and message_type = %s"
+    assert world.row(brought, "payment_intent.created") == (363,)
+    assert world.row(brought, "payment_intent.succeeded") == (3,), "none was passed over, whatever the watches find"
 
 
 def test_46_beyond_thirty_days_what_was_made_is_listed(world: World) -> None:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
@@ -35,6 +35,7 @@ class Stripe:
         self.asked: list[tuple[int, int]] = []
         self.may_answer = asyncio.Event()
         self.may_answer.set()
+        self.has_endless_refunds = False
 
     def add(self, number: int, payment_id: UUID | None = None) -> None:
         self.intents.insert(
@@ -59,6 +60,13 @@ class Stripe:
     async def retrieve_payment_intent(self, intent_id: str) -> Outcome:
         return Answered(next(one for one in self.intents if one["id"] == intent_id), 200, "req_one")
 
+    async def list_refunds(self, _intent_id: str, starting_after: str | None = None) -> Outcome:
+        """None, or ever more that somebody else has made."""
+        number = int(starting_after.removeprefix("re_")) + 1 if starting_after else 0
+        refunds = [{"id": f"re_{number}", "object": "refund", "status": "succeeded", "metadata": {}}]
+        data = refunds if self.has_endless_refunds else []
+        return Answered({"object": "list", "data": data, "has_more": self.has_endless_refunds}, 200, "req_list")
+
 
 class Notices:
     def notify(self, channel: str, payload: str = "") -> None:
@@ -80,12 +88,36 @@ class Bench:
         )
         return payment_id
 
+    def doubtful_refund(self) -> UUID:
+        """A refund of a payment that has succeeded, and that Stripe answers for with a kept 500."""
+        payment_id, refund_id = insert_payment(self.conn), uuid4()
+        self.conn.execute(
+            "update payments.payments set status = 'SUCCEEDED', amount_authorized = amount, amount_captured = amount,"
+            " processor_payment_intent = 'pi_1' where payment_id = %s",
+            (payment_id,),
+        )
+        self.conn.execute(
+            "insert into payments.refunds (refund_id, payment_id, amount, currency) values (%s, %s, 100, 'EUR')",
+            (refund_id, payment_id),
+        )
+        self.conn.execute(
+            "insert into payments.stripe_requests (payment_id, subject_id, operation, idempotency_key, parameters,"
+            " attempts, state, http_status, first_attempt_at, last_attempt_at)"
+            " values (%(payment)s, %(refund)s, 'create_refund', %(refund)s, '{}', 1, 'to_reconcile', 500,"
+            " now() - interval '1000 s', now() - interval '900 s')",
+            {"payment": payment_id, "refund": refund_id},
+        )
+        return refund_id
+
     def calls(self) -> list[tuple[Any, ...]]:
         query = "select state, outcome from payments.stripe_requests order by call_id"
         return self.conn.execute(query).fetchall()
 
     def commands(self) -> list[tuple[Any, ...]]:
         return self.conn.execute("select message ->> 'paymentId' from pgmq.q_payment_requested").fetchall()
+
+    def refund_commands(self) -> list[tuple[Any, ...]]:
+        return self.conn.execute("select message ->> 'refundId' from pgmq.q_refund_requested").fetchall()
 
 
 @pytest.fixture
@@ -164,6 +196,21 @@ async def test_who_joins_halfway_is_looked_for_from_the_top(
     assert bench.commands() == []
 
 
+async def test_who_joins_halfway_is_not_judged_with_the_others(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sweep goes on and proves something for another; what it looked through before counts for that one only."""
+    monkeypatch.setattr(sweeping, "PAGES_MAX", 3)
+    absent, joined = bench.doubtful(), insert_payment(bench.conn)
+    for number in range(4):
+        bench.stripe.add(number)
+    bench.stripe.add(4, joined)
+    assert await sweep(bench.around) is True  # past it
+    bench.doubtful(joined)
+    while await sweep(bench.around) or bench.calls()[1][0] == "to_reconcile":
+        pass
+    assert bench.calls() == [("answered", "absent"), ("answered", "settled")]
+    assert bench.commands() == [(str(absent),)]
+
+
 async def test_made_at_the_very_edge_is_found(bench: Bench) -> None:
     """Stripe's clock is ten minutes behind ours."""
     payment_id = bench.doubtful()
@@ -195,3 +242,42 @@ async def test_sweep_proves_only_what_it_saw_the_whole_of(
     assert going.proves(Case(doubtful, since, quiet_at, "", NOW)) is is_proved
     assert not going.proves(Case(doubtful, since, quiet_at, "", NOW + timedelta(seconds=1)))
     assert not going.proves(Case(doubtful, since, quiet_at, ""))
+
+
+async def test_a_list_that_is_not_read_to_its_end_proves_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not among the first pages of a PaymentIntent's refunds may be on the next: an operator must look."""
+    monkeypatch.setattr(calls, "REFUND_PAGES_MAX", 3)
+    bench.stripe.has_endless_refunds = True
+    bench.doubtful_refund()
+    await calls.reconcile_calls(bench.around)
+    assert bench.calls() == [("parked", None)]
+    assert bench.conn.execute("select origin from payments.dead_letters").fetchall() == [("queue:refund_requested",)]
+    assert bench.refund_commands() == []
+
+
+async def test_nothing_is_proved_while_the_last_attempt_may_still_be_at_work(bench: Bench) -> None:
+    """Under an old key an attempt that is still on its way may refund: its lease and its time limit must be over."""
+    refund_id = bench.doubtful_refund()
+    settings = bench.around.settings
+    at_work_s = settings.lease_s + settings.stripe_timeout_s
+
+    def last_attempt(first: str, seconds_ago: float) -> None:
+        bench.conn.execute(
+            "update payments.stripe_requests set first_attempt_at = now() - %s::interval,"
+            " last_attempt_at = now() - make_interval(secs => %s)",
+            (first, seconds_ago),
+        )
+
+    for first, seconds_ago in (
+        ("1 h", settings.reconcile_after_s - 5),
+        ("25 h", settings.reconcile_after_s + 5),
+        ("25 h", settings.reconcile_after_s + at_work_s - 5),
+    ):
+        last_attempt(first, seconds_ago)
+        await calls.reconcile_calls(bench.around)
+        assert bench.calls() == [("to_reconcile", None)]
+        assert bench.refund_commands() == []
+    last_attempt("25 h", settings.reconcile_after_s + at_work_s + 5)
+    await calls.reconcile_calls(bench.around)
+    assert bench.calls() == [("answered", "absent")]
+    assert bench.refund_commands() == [(str(refund_id),)]
