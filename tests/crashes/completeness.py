@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from payments.database.queries import load_queries
+from payments.database.queries import load_queries, rooms
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("api", "inbox", "outbox", "queues", "reconciler", "relay", "stripe_gateway", "wakeup", "webhooks", "worker")
-QUERY_ROOMS = ("api", "audit", "connections", "inbox", "outbox", "queues", "reconciler", "relay", "wakeup", "worker")
+# Rooms of commands and of development, and what commits nothing; whatever else there is belongs to processes.
+OTHERS = {"commands", "consumers", "database", "demo", "development", "doctor", "domain"}
+OTHERS_QUERIES = {"api_keys", "consumers", "dead_letters", "doctor", "migrate"}
 COMMITTING = {"transaction", "statements", "connection"}
 
 OPERATORS = "an operator's command, no process"
@@ -62,14 +63,14 @@ class Place(NamedTuple):
 
 
 def named_queries() -> set[str]:
-    return {f"{room}.{name}" for room in QUERY_ROOMS for name in load_queries(room)}
+    return {f"{room}.{name}" for room in set(rooms()) - OTHERS_QUERIES for name in load_queries(room)}
 
 
 def commit_places() -> list[Place]:
     """Every `async with transaction(…)` and its like in the rooms of the processes; `name` is unique."""
     return [
         Place(f"{module}:{function}" + (f" ({nth})" if nth > 1 else ""), module, range(node.lineno, last + 1))
-        for module, tree in _modules(ROOMS)
+        for module, tree in _modules(_rooms())
         for function, inner in _functions(tree)
         for nth, (node, last) in enumerate(_committing(inner), start=1)
     ]
@@ -78,7 +79,7 @@ def commit_places() -> list[Place]:
 def gateway_methods() -> list[Place]:
     """Every method of the gateway that is a call to Stripe, and that somebody makes."""
     ((module, tree),) = _modules(["stripe_gateway/gateway.py"])
-    used = {node.attr for _, other in _modules(ROOMS) for node in ast.walk(other) if isinstance(node, ast.Attribute)}
+    used = {node.attr for _, other in _modules(_rooms()) for node in ast.walk(other) if isinstance(node, ast.Attribute)}
     return [
         Place(function, module, range(node.lineno, (node.end_lineno or 0) + 1))
         for function, node in _functions(tree)
@@ -97,8 +98,12 @@ def unreached(places: list[Place], sites: set[str], how: tuple[str, ...]) -> set
     return {place.name for place in places if not any((place.module, line) in reached for line in place.lines)}
 
 
-def _modules(rooms: tuple[str, ...] | list[str]) -> Iterator[tuple[str, ast.Module]]:
-    for room in rooms:
+def _rooms() -> list[str]:
+    return [path.name for path in (ROOT / "payments").iterdir() if path.is_dir() and path.name not in OTHERS]
+
+
+def _modules(places: list[str]) -> Iterator[tuple[str, ast.Module]]:
+    for room in places:
         path = ROOT / "payments" / room
         for module in [path] if path.suffix else sorted(path.rglob("*.py")):
             yield str(module.relative_to(ROOT)), ast.parse(module.read_text())
