@@ -24,7 +24,7 @@ from payments.doctor.findings import (
 )
 
 CONNECT_TIMEOUT_S = 5
-# Long enough to compare a million payments; somebody waits.
+# Long enough to compare some hundred thousand payments; somebody waits.
 AUDIT_WAIT_MS = 20_000
 
 _QUERIES = load_queries("doctor")

@@ -22,6 +22,8 @@ LAP_RUNS_MAX = 1_440
 # Of each open state, and of what was off before, the oldest first: a backlog of a million is looked at as it comes
 # and goes, and in laps.
 OPEN_MAX = 2_000
+# Events told of since the last run: more than a minute can bring. What a longer pause brought is left to the laps.
+TOLD_MAX = 100_000
 # Few enough for one short transaction, many enough that reading the queues once for each does not matter.
 CHUNK = 1_000
 # An alert a finding; a thousand of them are one catastrophe, and `payments doctor` has them all.
@@ -33,7 +35,7 @@ log = structlog.get_logger()
 
 async def audit(around: Surroundings) -> bool:
     """One run; never has more to do at once. Writes audit_findings and audit_progress."""
-    values = {"slice_min": SLICE_MIN, "lap_runs_max": LAP_RUNS_MAX, "open_max": OPEN_MAX}
+    values = {"slice_min": SLICE_MIN, "lap_runs_max": LAP_RUNS_MAX, "open_max": OPEN_MAX, "told_max": TOLD_MAX}
     async with transaction(around.pool) as conn:
         await guard_plans(conn)
         row: Any = await (await conn.execute(_QUERIES["list_due"], values)).fetchone()

@@ -38,15 +38,25 @@ select
     select b.payment_id
     from progress
     cross join lateral (
-      select o.aggregate_id as payment_id
-      from payments.outbox_beyond(seen) w
-      join payments.outbox o on o.outbox_id = w.outbox_id
+      (
+        select o.aggregate_id as payment_id from payments.outbox o
+        where o.xid >= pg_snapshot_xmax(progress.seen) order by o.xid, o.outbox_id limit %(told_max)s::int
+      )
+      union all
+      (
+        select o.aggregate_id
+        from pg_snapshot_xip(progress.seen) as straggler (xid)
+        join payments.outbox o on o.xid = straggler.xid
+        limit %(told_max)s::int
+      )
     ) b
     where progress.seen is not null
     union
     -- It is compared a minute after it was seen.
-    select b.payment_id from payments.audit_progress a
-    join payments.balance_transactions b on b.seen_at > a.ran_at - interval '10 minutes'
+    select m.payment_id from (
+      select payment_id from payments.balance_transactions
+      where seen_at > (select ran_at - interval '10 minutes' from payments.audit_progress) limit %(told_max)s::int
+    ) m
   ) as payment_ids,
   case when (select count(*) from slice) = (select rows_max from width)
     then (select payment_id from slice order by payment_id desc limit 1)

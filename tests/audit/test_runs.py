@@ -84,7 +84,7 @@ async def test_a_snapshot_of_another_cluster_misleads_nobody(database: Database,
 def cost(database: Database) -> dict[str, int]:
     """The buffers that each statement of a run touches, as the worker runs them."""
     queries = load_queries("audit")
-    values = {"slice_min": SLICE, "lap_runs_max": 1_000_000, "open_max": SLICE}
+    values = {"slice_min": SLICE, "lap_runs_max": 1_000_000, "open_max": SLICE, "told_max": 1_000}
     found: dict[str, int] = {}
     with database.connect(ROLE) as conn, conn.transaction():
         conn.execute("set local enable_seqscan = off")  # as guard_plans does
