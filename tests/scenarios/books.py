@@ -98,7 +98,11 @@ def read_books(conn: psycopg.Connection[Any], ledger: Row, known: Known) -> Book
         payments=[row for row in payments if row["payment"] not in known.payments],
         undispatched=lag["waiting"],
         dead_letters=[row for row in dead if row["dead_letter_id"] not in known.dead_letters],
-        intents=[one for one in ledger["payment_intents"] if one["id"] not in known.intents],
+        intents=[
+            one
+            for one in ledger["payment_intents"]
+            if one["id"] not in known.intents and one["metadata"].get("paymentId") not in known.payments
+        ],
         ledger_faults=ledger["imbalances"],
         **{name: [row for row in rows if row["payment"] not in known.payments] for name, rows in found.items()},
     )

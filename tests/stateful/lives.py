@@ -18,7 +18,7 @@ from uuid import uuid4
 import httpx
 import psycopg
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from payments.domain.states import PaymentStatus, may_change
 from tests.scenarios.stripe import CANCEL, CAPTURE, CREATE, REFUND, Stripe, event, signed
@@ -128,11 +128,18 @@ class Lives(RuleBasedStateMachine):
         self.bodies[payment_id] = body
         return payment_id
 
+    @initialize(target=payments, fault=st.sampled_from(list(FAULTS)), hold=st.booleans())
+    def authorize_while_stripe_fails(self, fault: str, hold: bool) -> str:  # noqa: FBT001
+        """So that every example has a payment, and a call that has to be made again."""
+        self.fault_at_stripe(fault=fault, call="create", times=1)
+        return self.authorize(card=VISA, hold=hold, wait_s=2)
+
     @rule(payment=payments, other_amount=st.booleans())
     def authorize_same_cart_again(self, payment: str, other_amount: bool) -> None:  # noqa: FBT001
         body = self.bodies[payment] | ({"amount": AMOUNT + 1} if other_amount else {})
         answer = self.ask("/payments/authorize", body, key=None)
-        assert answer.status_code in ({201, 409} if other_amount else {200, 201}), answer.text
+        assert answer.status_code in {200, 201, 409}, answer.text
+        assert answer.status_code == 409 or answer.json()["amount"] == body["amount"], answer.text
         if answer.status_code == 201:  # the first has ended without money
             self.bodies[str(answer.json()["paymentId"])] = body
 
