@@ -128,11 +128,12 @@ class Lives(RuleBasedStateMachine):
         self.bodies[payment_id] = body
         return payment_id
 
-    @initialize(target=payments, fault=st.sampled_from(list(FAULTS)), hold=st.booleans())
-    def authorize_while_stripe_fails(self, fault: str, hold: bool) -> str:  # noqa: FBT001
-        """So that every example has a payment, and a call that has to be made again."""
+    @initialize(target=payments, fault=st.sampled_from(list(FAULTS)), hooks=st.sampled_from(list(WEBHOOKS)))
+    def authorize_while_stripe_fails(self, fault: str, hooks: str) -> str:
+        """So that every example has a payment, and a call that has to be made again, often before anybody tells."""
+        self.webhooks_are(how=hooks)
         self.fault_at_stripe(fault=fault, call="create", times=1)
-        return self.authorize(card=VISA, hold=hold, wait_s=2)
+        return self.authorize(card=VISA, hold=True, wait_s=2)
 
     @rule(payment=payments, other_amount=st.booleans())
     def authorize_same_cart_again(self, payment: str, other_amount: bool) -> None:  # noqa: FBT001

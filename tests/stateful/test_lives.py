@@ -22,8 +22,8 @@ def system() -> Iterator[System]:
         "2",
         STRIPE_TIMEOUT_S="2",
         PAYMENTS_LEASE_S="4",
-        PAYMENTS_RECONCILE_AFTER_S="0.5",
-        PAYMENTS_EVENTS_BACKFILL_S="1",
+        PAYMENTS_RECONCILE_AFTER_S="2",
+        PAYMENTS_EVENTS_BACKFILL_S="4",
     ) as running:
         yield running
 
