@@ -6,6 +6,7 @@
     │   ├── DatabaseUnreachable   69  no PostgreSQL answers where DATABASE_URL points
     │   ├── DatabaseUnsuitable    69  too old a PostgreSQL or pgmq, or a role that may not do its work
     │   ├── ClusterMoved          65  the database was restored into another cluster and not rebased yet
+    │   ├── RebaseRefused         65  a restored database cannot be brought back as it stands
     │   ├── SchemaTooOld          65  the database needs `payments migrate` first
     │   ├── SchemaTooNew          65  the database belongs to a later release of this program
     │   ├── ConsumerRefused       65  a consumer cannot be added, removed or given a password as wished
@@ -72,6 +73,12 @@ class DatabaseUnsuitable(OperatingError):
 
 class ClusterMoved(OperatingError):
     """The database was made in another cluster: what counts as dispatched must be settled before anybody writes."""
+
+    exit_code = 65
+
+
+class RebaseRefused(OperatingError):
+    """What is there stands against a rebase; nothing was changed."""
 
     exit_code = 65
 

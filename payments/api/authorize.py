@@ -22,6 +22,7 @@ from payments.api.accept_outcomes import (
 from payments.api.authentication import WRITE_PAYMENTS
 from payments.api.authorize_body import parse
 from payments.api.bodies import read_body, refuse_other_media
+from payments.api.catching_up import raise_failed
 from payments.api.deadlines import DatabaseSilent, in_time
 from payments.api.headers import parse_wait
 from payments.api.idempotency import fingerprint, parse_key
@@ -127,12 +128,11 @@ def _reply(outcome: Outcome, asked: AcceptRequest) -> Reply:
                 "The database gave no answer. Send the request again, unchanged, with the same "
                 "Idempotency-Key: it will not be recorded twice.",
             ) from error
-        case Failed(error) if isinstance(error, DATABASE_AWAY):
-            raise Refusal("database_unavailable", "Nothing was recorded; send the request again.") from error
         case Failed(error):
-            raise error
+            raise_failed(error)
         case _:
             assert_never(outcome)
+    return None
 
 
 async def _wait(request: ApiRequest, services: Services, reply: Reply, *, is_new: bool) -> None:

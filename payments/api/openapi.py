@@ -138,6 +138,7 @@ def _problems(codes: tuple[str, ...]) -> dict[str, Any]:
 
 def _problem(status: int, codes: list[str]) -> dict[str, Any]:
     more = {401: ("WWW-Authenticate",), 403: ("WWW-Authenticate",), 429: ("Retry-After",)}.get(status, ())
+    more = ("Retry-After",) if "catching_up" in codes else more
     narrowed = {"properties": {"status": {"const": status}, "code": {"enum": codes}}}
     return {
         "description": "; ".join(f"`{code}`: {PROBLEMS[code].title}" for code in codes),

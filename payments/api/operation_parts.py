@@ -103,5 +103,6 @@ WISH = (
     "body_too_large",
     "unsupported_media_type",
     "idempotency_key_reused",
+    "catching_up",
     "outcome_unknown",
 )

@@ -60,6 +60,7 @@ OPERATIONS = (
             "body_too_large",
             "unsupported_media_type",
             "idempotency_key_reused",
+            "catching_up",
             "outcome_unknown",
         ),
         (KEY, PREFER, TRACEPARENT, REQUEST_ID),

@@ -58,6 +58,7 @@ PROBLEMS: Mapping[str, Kind] = MappingProxyType(
         "internal_error": Kind(500, "The service made a mistake", retryable=True),
         "not_ready": Kind(503, "The service is not ready", retryable=True),
         "database_unavailable": Kind(503, "The database cannot be reached", retryable=True),
+        "catching_up": Kind(503, "Stripe is being looked at after a restore", retryable=True),
         "outcome_unknown": Kind(503, "It is not known whether the request was recorded", retryable=True),
         "refund_outcome_unknown": Kind(503, "It is not known whether the refund was recorded"),
     }

@@ -90,13 +90,17 @@ class NoPayment(msgspec.Struct, frozen=True):
     """There is no such payment."""
 
 
+class CatchingUp(msgspec.Struct, frozen=True):
+    """What is here cannot be granted, but after a restore Stripe may know better; nothing was recorded."""
+
+
 class Busy(msgspec.Struct, frozen=True):
     """Others hold the key, the payment or all places at the database for too long; nothing was recorded."""
 
     what: Held
 
 
-WishOutcome = Recorded | Repeated | Refused | NoPayment | KeyReused | Busy | Failed | Unknown
+WishOutcome = Recorded | Repeated | Refused | NoPayment | CatchingUp | KeyReused | Busy | Failed | Unknown
 
 
 class _Attempt:
@@ -174,13 +178,19 @@ async def _try(conn: Connection, request: WishRequest, ends_at: float) -> WishOu
         return answered
     found = await _lock_payment(conn, request.payment_id, ends_at)
     if found is None:
-        return NoPayment()
+        return await _refuse(conn, NoPayment())
     payment, answer = found
     decision = _decide(payment, request.wish)
     if isinstance(decision, AlreadyAsked):
         await _keep(conn, request, answer)
         return Recorded(answer.encode(), is_new=False, publishes=False)
-    return decision if isinstance(decision, Refused) else await _do(conn, request, payment, decision)
+    return await (_refuse(conn, decision) if isinstance(decision, Refused) else _do(conn, request, payment, decision))
+
+
+async def _refuse(conn: Connection, refusal: Refused | NoPayment) -> Refused | NoPayment | CatchingUp:
+    """A refusal is final, so it must not be for want of what a restored backup has lost."""
+    row = await (await conn.execute(_QUERIES["is_catching_up"])).fetchone()
+    return refusal if row is None else CatchingUp()
 
 
 async def _do(

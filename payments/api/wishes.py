@@ -10,6 +10,7 @@ from litestar import Response, post
 from payments.api.accept_outcomes import Failed, KeyReused, Unknown
 from payments.api.authentication import WRITE_PAYMENTS, WRITE_REFUNDS
 from payments.api.bodies import read_body, refuse_other_media
+from payments.api.catching_up import catching_up, raise_failed
 from payments.api.headers import parse_wait
 from payments.api.idempotency import fingerprint, parse_key
 from payments.api.paths import payment_id_of, payment_not_found
@@ -20,7 +21,17 @@ from payments.api.request_record import record_of
 from payments.api.services import ApiRequest, Services, services_of
 from payments.api.views import PAYMENTS, REFUNDS, View
 from payments.api.wish_bodies import parse_capture, parse_refund, parse_void
-from payments.api.wish_record import Busy, Held, NoPayment, Recorded, Repeated, WishOutcome, WishRequest, record_wish
+from payments.api.wish_record import (
+    Busy,
+    CatchingUp,
+    Held,
+    NoPayment,
+    Recorded,
+    Repeated,
+    WishOutcome,
+    WishRequest,
+    record_wish,
+)
 from payments.database.connections import DATABASE_AWAY
 from payments.domain.wishes import RefundWish, Refused, Wish
 from payments.wakeup import OUTBOX
@@ -103,6 +114,8 @@ def _success(outcome: WishOutcome, asked: WishRequest) -> Recorded | Repeated:
             raise Refusal(code, why, payment_id=str(asked.payment_id), errors=faults)
         case NoPayment():
             raise payment_not_found()
+        case CatchingUp():
+            raise catching_up()
         case KeyReused():
             raise Refusal("idempotency_key_reused", "This Idempotency-Key stands for another request.")
         case Busy(what):
@@ -114,12 +127,11 @@ def _success(outcome: WishOutcome, asked: WishRequest) -> Recorded | Repeated:
             )
         case Unknown(error):
             raise _unknown(asked) from error
-        case Failed(error) if isinstance(error, DATABASE_AWAY):
-            raise Refusal("database_unavailable", "Nothing was recorded; send the request again.") from error
         case Failed(error):
-            raise error
+            raise_failed(error)
         case _:
             assert_never(outcome)
+    return None
 
 
 def _unknown(asked: WishRequest) -> Refusal:

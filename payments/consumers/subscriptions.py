@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Literal
 
 import msgspec
 
+from payments.domain.moments import parse_moment
 from payments.domain.states import EventType
 from payments.outbox.asyncapi import QUEUES
 
@@ -79,12 +80,11 @@ def parse_start(text: str) -> Start:
             return text
         case _:
             try:
-                moment = datetime.fromisoformat(text)
+                return parse_moment(text)
             except ValueError:
-                moment = None
-            if moment is None or moment.tzinfo is None:
-                raise ValueError(f"{text!r} must be now, beginning, or a time with its zone: 2026-01-31T12:00:00Z")
-            return moment.astimezone(UTC)
+                raise ValueError(
+                    f"{text!r} must be now, beginning, or a time with its zone: 2026-01-31T12:00:00Z"
+                ) from None
 
 
 def decide_addition(

@@ -189,7 +189,8 @@ async def _check_cluster(conn: Connection) -> None:
     if row is None or not row[0]:
         raise ClusterMoved(
             "This database was made in another PostgreSQL cluster; the outbox would be dispatched wrongly here.",
-            advice="Point DATABASE_URL at the cluster it was made in, or restore it physically (pg_basebackup).",
+            advice="Point DATABASE_URL at the cluster it was made in; or, if it was restored here to stay, run "
+            "`payments migrate --rebase` as an administrator (docs/operations.md).",
         )
 
 

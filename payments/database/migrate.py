@@ -91,6 +91,13 @@ def migrate(admin_dsn: str) -> list[str]:
         return applied
 
 
+def is_home(admin_dsn: str) -> bool:
+    """Whether the migrated database still lives in the cluster whose transaction ids it remembers."""
+    with psycopg.connect(admin_dsn, autocommit=True) as conn:
+        row = conn.execute(_CONNECTIONS["is_home"]).fetchone()
+    return row is not None and bool(row[0])
+
+
 def _let_owner_create(conn: psycopg.Connection) -> None:
     """The owner role creates the schemas; an administrator that is no superuser must be a member to act as it."""
     conn.execute(_QUERIES["join_owner"])

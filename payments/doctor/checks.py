@@ -17,6 +17,7 @@ from payments.doctor.findings import (
     judge_oldest_transaction,
     judge_payments,
     judge_reconciliation,
+    judge_restore,
     judge_roles,
     judge_server,
     judge_standbys,
@@ -51,6 +52,7 @@ def _examine(conn: psycopg.Connection[Any]) -> list[Finding]:
     findings.append(found)
     if found.level is not Level.OK:
         return findings
+    findings.append(judge_restore(*_one(conn, _QUERIES["restore"])))
     findings += judge_lanes(_all(conn, _QUERIES["behind"])) + judge_inbox(*_one(conn, _QUERIES["inbox"]))
     findings += judge_reconciliation(*_one(conn, _QUERIES["reconciliation"]))
     findings += judge_payments(
@@ -90,7 +92,10 @@ def _schema(conn: psycopg.Connection[Any]) -> Finding:
         return Finding(Level.FAULT, "schema", f"version {version}, later than this release's", "Use the later release.")
     if not _one(conn, _CONNECTIONS["is_home"])[0]:
         return Finding(
-            Level.FAULT, "cluster", "the database was made in another cluster", "Point DATABASE_URL at that one."
+            Level.FAULT,
+            "cluster",
+            "the database was restored from another cluster, and no process works on it",
+            "Stop what still works on the old one, then run `payments migrate --rebase`.",
         )
     return Finding(Level.OK, "schema", f"version {version}")
 

@@ -116,6 +116,18 @@ def judge_roles(rows: list[Row]) -> list[Finding]:
     return [Finding(Level.OK, "roles", "all there")]
 
 
+def judge_restore(unlisted_since: str | None, unweighed: int) -> Finding:
+    """After a restore nothing is taken until Stripe has been looked at."""
+    if unlisted_since is None:
+        return Finding(Level.OK, "restore", "the database is at home, and Stripe does not know more than it does")
+    return Finding(
+        Level.FAULT,
+        "restore",
+        f"Stripe is being looked at from {unlisted_since} on ({unweighed} rows of the inbox wait); no wish is taken",
+        "It ends by itself: is a worker running, and does Stripe answer it? Its log says `stripe.listed` at the end.",
+    )
+
+
 def judge_lanes(behind: list[Row]) -> list[Finding]:
     """Every queue gets its events within a minute."""
     if not behind:

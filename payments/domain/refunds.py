@@ -54,6 +54,8 @@ _BY_STRIPES_WORD = {
     "failed": _R.FAILED,
     "canceled": _R.FAILED,
 }
+# Why a refund waits; whoever counts what is still to be weighed knows it by these words.
+DOES_NOT_FIT = "does not fit"
 _REASON_CHARACTERS_MAX = 500
 
 
@@ -198,7 +200,7 @@ def _decide_unknown(payment: Payment, signal: RefundSeen, fresh_id: UUID) -> Ref
     if limit == 0 and payment.status in ENDED_WITHOUT_MONEY:
         limit = payment.amount  # what came too late, and was given back by somebody else
     if status is not _R.FAILED and facts.amount > limit - payment.amount_reserved:
-        return Wait(f"a refund of {facts.amount} does not fit: {payment.amount_reserved} of {limit} are spoken for")
+        return Wait(f"a refund of {facts.amount} {DOES_NOT_FIT}: {payment.amount_reserved} of {limit} are spoken for")
     return _adopt(payment, facts, status, fresh_id)
 
 

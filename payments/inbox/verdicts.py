@@ -206,6 +206,8 @@ class Clerk:
         refund = decision.after
         await (add_refund if decision.is_new else change_refund)(self._conn, refund)
         book.keep_refund(refund)
+        if decision.is_new and not refund.external:  # as for a payment that is adopted: it begins with its wish
+            await self._tell(book, refund_event(book.payment, refund, EventType.REFUND_REQUESTED, self._at))
         if decision.event is not None:
             await self._tell(book, refund_event(book.payment, refund, decision.event, self._at))
         if refund.status is RefundStatus.FAILED and refund.reason == COMPENSATION:

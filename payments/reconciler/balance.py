@@ -29,7 +29,7 @@ log = structlog.get_logger()
 async def keep_balance(around: Surroundings) -> bool:
     """Catches up with Stripe's list; whether there is more to catch up with. Raises StripeAway."""
     try:
-        return await catch_up(around, POSITION, _take)
+        return await catch_up(around, POSITION, _take) is True
     except Refusal as error:  # a restricted key, mostly
         log.error("balance.refused", error=str(error))  # noqa: TRY400 - it says all
         return False

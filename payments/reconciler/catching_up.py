@@ -15,14 +15,22 @@ SLICES_MAX = 20
 _QUERIES = load_queries("reconciler")
 
 
-async def catch_up(around: Surroundings, job: str, take: Callable[[Surroundings, Slice], Awaitable[Taken]]) -> bool:
-    """Takes slices until the present is reached; whether there is more to catch up with. Raises StripeAway."""
+async def catch_up(
+    around: Surroundings,
+    job: str,
+    take: Callable[[Surroundings, Slice], Awaitable[Taken]],
+    begin: datetime | None = None,
+) -> bool | None:
+    """Takes slices until the present is reached, at first from `begin` on. Raises StripeAway.
+
+    Whether there is more to catch up with; None when another process was quicker, and nothing is known.
+    """
     span, crowded_until = SPAN_FIRST, None
     for _ in range(SLICES_MAX):
         async with statements(around.pool) as conn:
             progress, now = await read_progress(conn, job)
             before = progress.get(job)
-            position = before or await _first_position(conn, now)
+            position = before or begin or await _first_position(conn, now)
         part = decide_slice(position, now, span, crowded_until)
         taken = await take(around, part)
         if not taken.is_whole:
@@ -34,7 +42,9 @@ async def catch_up(around: Surroundings, job: str, take: Callable[[Surroundings,
         async with transaction(around.pool) as conn:
             after = decide_position(part, position, taken.newest, now)
             is_ours = await move_progress(conn, job, before, after)
-        if part.until is None or not is_ours:
+        if not is_ours:
+            return None
+        if part.until is None:
             return False
     return True
 

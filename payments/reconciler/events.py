@@ -34,10 +34,11 @@ log = structlog.get_logger()
 
 async def backfill_events(around: Surroundings) -> bool:
     """Catches up with Stripe's events; whether there is more to catch up with. Raises StripeAway."""
-    return await catch_up(around, POSITION, _take)
+    return await catch_up(around, POSITION, take_events) is True
 
 
-async def _take(around: Surroundings, part: Slice) -> Taken:
+async def take_events(around: Surroundings, part: Slice) -> Taken:
+    """Puts into the inbox what a slice of Stripe's past has and the inbox has not."""
     return await (take_stock if part.by_objects else _take_events)(around, part)
 
 

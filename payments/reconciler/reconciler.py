@@ -20,12 +20,13 @@ from payments.reconciler.balance import BALANCE
 from payments.reconciler.calls import CALLS
 from payments.reconciler.events import EVENTS
 from payments.reconciler.jobs import Job, Surroundings, Turn, end_turn, keep_turn, take_turn
+from payments.reconciler.listing import LISTING
 from payments.reconciler.lost import LOST
 from payments.reconciler.retention import RETENTION
 from payments.reconciler.sweep import SWEEP
 from payments.reconciler.watching import WATCHES
 
-LOOKING: tuple[Job, ...] = (CALLS, SWEEP, WATCHES, EVENTS, LOST, AUDIT, BALANCE)
+LOOKING: tuple[Job, ...] = (LISTING, CALLS, SWEEP, WATCHES, EVENTS, LOST, AUDIT, BALANCE)
 JOBS = (*LOOKING, RETENTION)
 # While Stripe does not answer a job, its pauses double up to this.
 AWAY_PAUSE_S_MAX = 300.0

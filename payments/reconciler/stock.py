@@ -30,7 +30,7 @@ log = structlog.get_logger()
 List = Callable[[int, int, str | None], Awaitable[Outcome]]
 
 
-async def take_stock(around: Surroundings, part: Slice) -> Taken:
+async def take_stock(around: Surroundings, part: Slice, pages_max: int = PAGES_MAX) -> Taken:
     """Compares what was made in a slice of the past with our books; what they do not have goes into the inbox."""
     assert part.until is not None, "the present is told by events"
     gateway = around.gateway
@@ -49,7 +49,7 @@ async def take_stock(around: Surroundings, part: Slice) -> Taken:
         async for page in each_page(lambda after, ask=ask: ask(since, until, after)):  # type: ignore[misc]
             pages += 1
             await _compare(around, kind, page)
-            if pages == PAGES_MAX and page.has_more and not part.is_least:
+            if pages == pages_max and page.has_more and not part.is_least:
                 return Taken(None, is_whole=False)
     return Taken(None, is_whole=True)
 

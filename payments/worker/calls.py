@@ -48,9 +48,13 @@ class StartedAttempt(msgspec.Struct, frozen=True):
     parameters: dict[str, Any]
 
 
-async def bound_lock_waits(conn: Connection) -> None:
-    """From here on the transaction raises LockNotAvailable rather than wait long."""
-    await conn.execute(_QUERIES["bound_lock_waits"], {"lock_wait": f"{LOCK_WAIT_MS}ms"})
+async def begin_intent(conn: Connection) -> bool:
+    """From here on the transaction raises LockNotAvailable rather than wait long.
+
+    Whether our rows may be believed: after a restore not before the reconciler has looked at Stripe.
+    """
+    row = await (await conn.execute(_QUERIES["begin_intent"], {"lock_wait": f"{LOCK_WAIT_MS}ms"})).fetchone()
+    return row is not None and row[1] is False
 
 
 async def lock_payment(conn: Connection, payment_id: UUID) -> Payment | None:

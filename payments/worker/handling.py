@@ -40,7 +40,7 @@ from payments.stripe_gateway.outcomes import Outcome
 from payments.wakeup import INBOX, OUTBOX, SETTLED, Notifier
 from payments.worker import calls
 from payments.worker.calls import StartedAttempt
-from payments.worker.intent import NOBODYS, commit_intent
+from payments.worker.intent import CATCHING_UP, NOBODYS, commit_intent
 from payments.worker.operation import Command, Operation
 
 # An answer that cannot be stored because the database is away is offered again for so long; after that, the next
@@ -61,13 +61,17 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What the handlers of one worker share. `on_outcome` hears of every call that ended."""
+    """What the handlers of one worker share.
+
+    `on_outcome` hears of every call that ended, `on_catching_up` of every command that came too soon after a restore.
+    """
 
     pool: Pool
     gateway: StripeGateway
     notifier: Notifier
     call_timeout_s: float
     on_outcome: Callable[[Outcome], None]
+    on_catching_up: Callable[[], None] = lambda: None
 
 
 class Called(msgspec.Struct, frozen=True):
@@ -107,6 +111,8 @@ class Handler:
             return
         intent = await commit_intent(self._around.pool, self._operation, self.queue, lease, command)
         if intent.started is None:
+            if intent.decision is CATCHING_UP:
+                self._around.on_catching_up()
             self._tell_decision(lease, command, intent.decision)
             return
         held = await self._hold(lease)

@@ -22,6 +22,8 @@ from payments.worker.calls import KnownCall, StartedAttempt
 from payments.worker.create_payment_intent import CREATE_PAYMENT_INTENT
 from payments.worker.operation import Command, Operation, Situation
 
+# After a restore: what a command is about may have been done, or paid for, by calls that the backup has lost.
+CATCHING_UP = Later(2.0, "restored from a backup: Stripe is still being looked at")
 NOBODYS = "names a payment or a refund that does not exist"
 
 
@@ -39,8 +41,10 @@ async def commit_intent(pool: Pool, operation: Operation, queue: Queue, lease: L
     keeps the payment locked.
     """
     async with transaction(pool) as conn:
-        await calls.bound_lock_waits(conn)
-        return await _decide(conn, operation, queue, lease, command)
+        if await calls.begin_intent(conn):
+            return await _decide(conn, operation, queue, lease, command)
+        await queue.postpone(conn, [lease], [CATCHING_UP.after_s])
+        return Intent(CATCHING_UP, None)
 
 
 async def _decide(conn: Connection, operation: Operation, queue: Queue, lease: Leased, command: Command) -> Intent:

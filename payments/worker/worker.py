@@ -26,6 +26,8 @@ from payments.worker.operation import Operation
 
 # How long to wait before asking a database again that is away.
 DATABASE_RETRY_S = 0.5
+# How long to lease nothing while Stripe is still being looked at after a restore.
+HOLD_S = 1.0
 
 log = structlog.get_logger()
 
@@ -60,11 +62,16 @@ class Worker:
         self._bell = listener.subscribe(QUEUE)
         self._poll = PollInterval(settings.poll_interval_ms / 1000)
         self._under_way: dict[asyncio.Task[None], _UnderWay] = {}
-        around = Surroundings(pool, gateway, notifier, settings.stripe_timeout_s, gate.learn)
+        self._held_until = float("-inf")
+        around = Surroundings(pool, gateway, notifier, settings.stripe_timeout_s, gate.learn, self._hold)
         self._handlers = deque(
             Handler(operation, Queue(operation.queue, settings.lease_s), around) for operation in operations
         )
         self._was_announced = True  # what waits at the start needed no announcement
+
+    def _hold(self) -> None:
+        """After a restore no command can be carried out for a while: lease none, rather than each again and again."""
+        self._held_until = time.monotonic() + HOLD_S
 
     async def run(self, stop: asyncio.Event) -> None:
         """Works until `stop` is set and everything under way is finished or handed back."""
@@ -103,7 +110,7 @@ class Worker:
         """Leases no more than free hands, the breaker and the limiter allow, so that nothing leased has to wait."""
         free = self._concurrency - len(self._under_way)
         allowed = self._gate.allowance(len(self._under_way), free)
-        if allowed == 0:
+        if allowed == 0 or time.monotonic() < self._held_until:
             return []
         async with transaction(self._pool) as conn:
             due = await handler.queue.count_due(conn, allowed)

@@ -155,6 +155,10 @@ cross join payments.payments p
 where p.payment_id = %(payment_id)s
 for no key update of p;
 
+-- name: is_catching_up
+-- Whether the database was restored, and Stripe may know more; nothing when it does not.
+select from payments.cluster where stripe_unlisted_since is not null;
+
 -- name: keep_answer
 -- Remembers the answer to a wish that changed nothing, because the same was asked for before.
 insert into payments.idempotency_keys (

@@ -23,6 +23,13 @@ select wanted.name, r.rolcanlogin
 from unnest(array['payments_owner', 'payments_api', 'payments_relay', 'payments_worker', 'payments_readonly']) wanted (name)
 left join pg_roles r on r.rolname = wanted.name;
 
+-- name: restore
+-- Whether the database was restored and Stripe has still to be looked at, since when, and what is left to be weighed.
+select
+  to_char(stripe_unlisted_since at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"'),
+  case when stripe_unlisted_since is not null then (select count(*) from payments.inbox where processed_at is null) else 0 end
+from payments.cluster;
+
 -- name: behind
 -- Lanes that owe events for longer than a minute.
 select queue_name, waiting, extract(epoch from lag)::int as lag_s from payments.outbox_lag

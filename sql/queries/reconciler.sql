@@ -172,14 +172,44 @@ select created_at from payments.payments order by payment_id limit 1;
 select message_id from payments.inbox where source = 'stripe-webhook' and message_id = any(%(event_ids)s);
 
 -- name: known_payments
--- What our books say of these payments.
-select payment_id, status from payments.payments where payment_id = any(%(payment_ids)s);
+-- What our books say of these payments; null of those whose PaymentIntent they do not know.
+select payment_id, case when processor_payment_intent is not null or status not in ('REQUESTED', 'VOIDING') then status end
+from payments.payments where payment_id = any(%(payment_ids)s);
 
 -- name: known_objects
 -- Which of these refunds and disputes our books have, and in which state.
 select processor_reference, status from payments.refunds where processor_reference = any(%(references)s)
 union all
 select processor_reference, status from payments.disputes where processor_reference = any(%(references)s);
+
+-- name: read_listing
+-- After a restore, since when Stripe has to be looked at, and how far that has come; nothing when there was none.
+select
+  c.stripe_unlisted_since, heard.position, compared.position, objects.position, clock_timestamp()
+from payments.cluster c
+left join payments.reconciler_progress heard on heard.job = 'listing/heard'
+left join payments.reconciler_progress compared on compared.job = 'listing/compared'
+left join payments.reconciler_progress objects on objects.job = 'listing/objects'
+where c.stripe_unlisted_since is not null;
+
+-- name: is_unlisted
+-- Whether there is such a look at Stripe to be made.
+select from payments.cluster where stripe_unlisted_since is not null;
+
+-- name: count_unweighed
+-- What came until then and nobody has weighed yet, and whatever was fetched for that. A refund that waits for one of ours to end
+-- is not waited for: ours ends only once calls are made again.
+select count(*) from payments.inbox
+where processed_at is null and (received_at <= %(until)s::timestamptz or source = 'reconciler')
+  and coalesce(last_error, '') not like %(waits)s;
+
+-- name: end_listing
+-- Everything that happened at Stripe since the backup is in our books, unless another restore has begun meanwhile.
+update payments.cluster set stripe_unlisted_since = null
+where stripe_unlisted_since = %(since)s::timestamptz
+  and exists (
+    select from payments.reconciler_progress where job = 'listing/compared' and position = %(compared_at)s::timestamptz
+  );
 
 -- name: lost_creates
 -- Payments to be charged, or voided before that, for which no command is on its way, and nobody owns the call.

@@ -1,6 +1,7 @@
--- name: bound_lock_waits
--- For the transaction: no long wait for a lock that somebody else keeps.
-select set_config('lock_timeout', %(lock_wait)s, true);
+-- name: begin_intent
+-- For the transaction: no long wait for a lock that somebody else keeps. And whether, after a restore, Stripe may know more than
+-- our rows do, by which everything else here is decided.
+select set_config('lock_timeout', %(lock_wait)s, true), (select stripe_unlisted_since is not null from payments.cluster);
 
 -- name: lock_payment
 -- The payment of a command. Its lock makes the decision to call, and a wish to void, come one after the other.

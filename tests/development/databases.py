@@ -47,10 +47,14 @@ class TestServer:
 
     def __init__(self, home: Path, *, bin_dir: Path | None = None) -> None:
         self.postgres = EmbeddedPostgres(home, bin_dir=bin_dir, fast=True)
+        self._prepare()
         self.postgres.start()
         self._numbers = itertools.count(1)
         self._role_passwords: dict[str, str] = {}
         self._lasting_roles: set[str] | None = None
+
+    def _prepare(self) -> None:
+        """Change the cluster's files before its first start, in a server that is not like the others."""
 
     def admin_dsn(self, dbname: str = "postgres") -> str:
         """Return the address of `dbname` for the superuser."""
@@ -77,8 +81,12 @@ class TestServer:
         try:
             yield Database(self, name)
         finally:
-            self._execute("DROP DATABASE {} WITH (FORCE)", name)
-            self._drop_passing_roles()
+            self.drop_database(name)
+
+    def drop_database(self, name: str) -> None:
+        """Drop a database, and the roles that were made for it."""
+        self._execute("DROP DATABASE IF EXISTS {} WITH (FORCE)", name)
+        self._drop_passing_roles()
 
     def _make_template(self) -> None:
         from payments.database.migrate import migrate  # noqa: PLC0415 - see role_password

@@ -1,0 +1,167 @@
+"""While Stripe may know more than a restored database: no wish is taken, no call is made, and when that is over."""
+
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+
+from payments.database.rebase import MARGIN, rebase
+from payments.errors import RebaseRefused
+from payments.reconciler import listing
+from tests.conftest import wait_until
+from tests.database.rows import insert_payment
+from tests.development.databases import Database
+from tests.worker.world import Sandbox, World, sandbox_process
+
+QUICK: dict[str, Any] = {"PAYMENTS_RECONCILE_AFTER_S": "3600", "PAYMENTS_EVENTS_BACKFILL_S": "86400"}
+
+
+@pytest.fixture
+def world(database: Database, tmp_path: Path) -> Any:
+    """A fresh database and a Stripe that sends no webhooks."""
+    with sandbox_process() as sandbox:
+        world = World(database, sandbox, tmp_path)
+        yield world
+        world.close()
+
+
+def unlisted_since(world: World) -> Any:
+    return world.row("select stripe_unlisted_since from payments.cluster")[0]
+
+
+def restored(world: World) -> None:
+    """As if the database had been set back, some minutes ago, to what it is now."""
+    assert not rebase(world.database.admin_dsn(), datetime.now(UTC)).has_moved
+
+
+def is_listed(world: World) -> bool:
+    return unlisted_since(world) is None
+
+
+def charge_elsewhere(sandbox: Sandbox, payment_id: UUID) -> None:
+    """What the service had done between the backup and the restore, under a key that is forgotten."""
+    made = {
+        "amount": 1000,
+        "currency": "eur",
+        "confirm": "true",
+        "payment_method": "pm_card_visa",
+        "automatic_payment_methods[enabled]": "true",
+        "automatic_payment_methods[allow_redirects]": "never",
+        **{f"metadata[{name}]": str(payment_id) for name in ("paymentId", "cartId", "orderId")},
+    }
+    sandbox.call("POST", "/v1/payment_intents", data=made).raise_for_status()
+
+
+def test_59_no_call_is_made_before_stripe_was_looked_at(world: World) -> None:
+    """The worker has the command and no reconciler; the mark is all that keeps it from calling."""
+    payment_id = world.request()
+    restored(world)
+    worker = world.start_worker()
+    wait_until(lambda: worker.logged("command.postponed"))
+    assert (world.sandbox.requests(), world.call(payment_id)) == ([], None)
+    world.execute("update payments.cluster set stripe_unlisted_since = null")
+    wait_until(world.settled(payment_id))
+
+
+def test_59_void_waits_for_stripe_too(world: World) -> None:
+    """Nothing was asked of Stripe, as far as the backup knows: it must not be voided for that."""
+    payment_id = world.request(status="VOIDING")
+    restored(world)
+    worker = world.start_worker()
+    wait_until(lambda: worker.logged("command.postponed"))
+    assert world.status(payment_id) == "VOIDING"
+    worker.stop()
+    charge_elsewhere(world.sandbox, payment_id)
+    world.start_worker(**QUICK)
+    wait_until(partial(is_listed, world))
+    wait_until(lambda: world.status(payment_id) == "SUCCEEDED")
+    refunds = world.rows("select reason, amount from payments.refunds")
+    assert refunds == [("compensation", 1000)], "charged after all, so it is given back"
+
+
+def test_59_charged_since_the_backup_is_not_charged_again(world: World) -> None:
+    payments = [world.request() for _ in range(3)]
+    for payment_id in payments:
+        charge_elsewhere(world.sandbox, payment_id)
+    restored(world)
+    asked = len(world.sandbox.requests())
+    world.start_worker(**QUICK)
+    wait_until(partial(is_listed, world))
+    assert [world.status(payment_id) for payment_id in payments] == ["SUCCEEDED"] * 3, "weighed before it was over"
+    wait_until(lambda: world.queued() == 0)
+    assert len(world.sandbox.requests()) == asked
+    assert [len(world.sandbox.intents(payment_id)) for payment_id in payments] == [1, 1, 1]
+
+
+def test_59_nothing_goes_on_while_something_is_not_weighed(world: World) -> None:
+    """The recorder cannot write: Stripe's word is in the inbox, and stays there."""
+    payment_id = world.request()
+    charge_elsewhere(world.sandbox, payment_id)
+    restored(world)
+    world.execute("alter table payments.payments add constraint nothing check (status = 'REQUESTED') not valid")
+    worker = world.start_worker(**QUICK)
+    wait_until(lambda: worker.logged("recorder.row_failed"))
+    turns = "select updated_at from payments.reconciler_progress where job = 'turn/listing'"
+    for _ in range(3):
+        before = world.row(turns)
+        wait_until(lambda before=before: world.row(turns) != before)
+    assert not is_listed(world)
+    assert len(world.sandbox.intents()) == 1
+    world.execute("alter table payments.payments drop constraint nothing")
+    world.execute("update payments.inbox set next_attempt_at = now() where processed_at is null")
+    wait_until(partial(is_listed, world))
+    assert world.status(payment_id) == "SUCCEEDED"
+
+
+def test_59_objects_are_compared_though_no_event_tells_of_them(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def no_events(*_: Any) -> bool:
+        return False
+
+    monkeypatch.setattr(listing, "catch_up", no_events)
+    begun, lost = world.request(), uuid4()
+    for payment_id in (begun, lost):
+        charge_elsewhere(world.sandbox, payment_id)
+    restored(world)
+    world.start_worker(**QUICK)
+    wait_until(partial(is_listed, world))
+    assert (world.status(begun), world.status(lost)) == ("SUCCEEDED", "SUCCEEDED")
+    assert [len(world.sandbox.intents(payment_id)) for payment_id in (begun, lost)] == [1, 1]
+
+
+def test_59_second_restore_while_stripe_is_looked_at_begins_anew(world: World) -> None:
+    restored(world)
+    first = unlisted_since(world)
+    world.execute("insert into payments.reconciler_progress (job, position) values ('listing/compared', now())")
+    earlier = datetime.now(UTC) - timedelta(hours=1)
+    rebase(world.database.admin_dsn(), earlier)
+    assert unlisted_since(world) == earlier - MARGIN < first
+    assert world.rows("select from payments.reconciler_progress where job like 'listing/%%'") == []
+    restored(world)
+    assert unlisted_since(world) == earlier - MARGIN, "the earlier of both counts"
+
+
+def test_59_time_of_the_backup_is_the_newest_that_is_stored(database: Database) -> None:
+    with database.connect() as conn:
+        insert_payment(conn)
+        conn.execute("update payments.cluster set system_identifier = 'another'")
+        (newest,) = conn.execute("select max(occurred_at) from payments.outbox").fetchone() or ()
+    assert rebase(database.admin_dsn(), None).unlisted_since == newest - MARGIN
+
+
+def test_59_backup_of_the_future_is_refused(database: Database) -> None:
+    with pytest.raises(RebaseRefused):
+        rebase(database.admin_dsn(), datetime.now(UTC) + timedelta(minutes=1))
+
+
+def test_59_no_role_of_the_api_gets_a_wish_past_the_mark(database: Database) -> None:
+    """Nor does it matter how: by hand, with the service's own login."""
+    rebase(database.admin_dsn(), datetime.now(UTC))
+    with database.connect("payments_api") as conn, pytest.raises(psycopg.Error) as held:
+        insert_payment(conn)
+    assert held.value.sqlstate == "PY001"
+    with database.connect("payments_api") as conn, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        conn.execute("update payments.cluster set stripe_unlisted_since = null")
