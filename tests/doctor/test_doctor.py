@@ -47,7 +47,7 @@ def test_an_older_and_a_newer_schema_are_named(database: Database) -> None:
 def test_another_cluster_is_named(database: Database) -> None:
     with database.connect() as conn:
         conn.execute("update payments.cluster set system_identifier = '1'")
-    assert faults(database) == ["cluster: the database was made in another cluster"]
+    assert faults(database) == ["cluster: the database was restored from another cluster, and no process works on it"]
 
 
 def test_an_unreachable_database_is_a_finding() -> None:

@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 HERE = Path(__file__).parent
-ROOMS = (HERE, HERE.parent / "postgres_faults")
+ROOMS = (HERE, HERE.parent / "postgres_faults", HERE.parent / "restore")
 PAGE = (HERE.parents[1] / "docs" / "scenarios.md").read_text()
 ROW = re.compile(r"^\| (\d+) \|.*\| (`[^|]+`) \|$", re.MULTILINE)
 FIRST, LAST = 51, 60  # all up to the first are there; the others come in any order
