@@ -44,11 +44,21 @@ async def run(home: Path, args: argparse.Namespace) -> tuple[Driver, list[Result
     try:
         rounds = [Round(args.life[0], tuple(args.at))] if args.at else await planned(driver, args)
         print(f"{len(rounds)} rounds", flush=True)
-        results = [await tell(driver, round_) for round_ in rounds]
+        results = await go_through(driver, rounds)
         again = [Round(result.round.life, (spec,)) for result in results for spec in result.missed]
-        return driver, results + [await tell(driver, round_) for round_ in again]
+        return driver, results + await go_through(driver, again)
     finally:
         await driver.close()
+
+
+async def go_through(driver: Driver, rounds: Sequence[Round]) -> list[Result]:
+    """One after the other; no further when something is under way for ever, for that would be in every later round."""
+    results: list[Result] = []
+    for round_ in rounds:
+        if driver.is_stuck:
+            break
+        results.append(await tell(driver, round_))
+    return results
 
 
 async def planned(driver: Driver, args: argparse.Namespace) -> list[Round]:

@@ -21,11 +21,11 @@ LIVELY = SETTINGS | {
     "PAYMENTS_LEASE_S": "2",
     "STRIPE_TIMEOUT_S": "1",
     "PAYMENTS_RECONCILE_AFTER_S": "1",
-    "PAYMENTS_EVENTS_BACKFILL_S": "2",
+    "PAYMENTS_EVENTS_BACKFILL_S": "6",  # later than a lease: the retry, not the list of events, must mend most
     "PAYMENTS_LOG_LEVEL": "warning",
 }
-FIRES_S = 8.0  # what is done in the background is done that often
-IDLE, IDLE_S = "idle", 6.0  # no life: what is reached while nobody asks for anything
+FIRES_S = 10.0  # what is done in the background is done that often
+IDLE, IDLE_S = "idle", 8.0  # no life: what is reached while nobody asks for anything
 BACK_S = 30.0
 FREE_TURNS = "update payments.reconciler_progress set position = clock_timestamp() where job like 'turn/%'"
 
@@ -61,6 +61,7 @@ class Driver:
         self.told: dict[str, Told] = {}
         self._judge = Judge(self.system)
         self._rng = Steady(seed)
+        self.is_stuck = False
 
     async def record(self, lives: Sequence[str]) -> dict[str, Counter[Spec]]:
         """The points that each life comes to while nobody dies; raises SystemExit when the books disagree even so."""
@@ -100,6 +101,7 @@ class Driver:
             await asyncio.sleep(0.1)
         await self._until_back()
         if not await self._judge.come_to_rest():
+            self.is_stuck = True
             self.system.problem(f"{', '.join(names)}: not at rest")
         return await self._judge.judge(self.told)
 

@@ -108,6 +108,12 @@ async def read_everything(t: Teller) -> None:
         await answer.read()
 
 
+async def refund_part(t: Teller) -> None:
+    """Twice would fit."""
+    if await t.reach() == "SUCCEEDED":
+        await t.refund(t.payment["amount"] * 2 // 5)
+
+
 async def _refund_and_wait(t: Teller) -> None:
     path, headers = f"/payments/{t.payment['paymentId']}/refunds", {"Idempotency-Key": str(uuid4()), "Prefer": "wait=3"}
     status, answer = await t.system.api("POST", path, {"amount": 50}, headers)
@@ -168,7 +174,7 @@ async def lose_webhooks(t: Teller) -> None:
 
 
 def unheard(story: Story) -> Story:
-    """No webhook comes of this."""
+    """No webhook comes of it, so that what an answer would have said must be asked again: under the same key."""
 
     async def alone(t: Teller) -> None:
         await t.reach()
@@ -309,6 +315,10 @@ HELD: dict[str, Any] = {"capture_method": "manual"}
 FAILS: Json = {"fault": "status", "status": 500}
 
 OWN = (
+    Life("charged unheard", VISA, _PAID, 1, unheard(nothing)),
+    Life("captured unheard", VISA, _PAID, 1, unheard(capture_all), **HELD),
+    Life("voided unheard", VISA, _VOIDED, 1, unheard(void_hold), **HELD),
+    Life("refunded unheard", VISA, _PAID, 1, unheard(refund_part)),
     Life("started anew", VISA, _PAID, 1, start_anew),
     Life("read", VISA, _PAID, 1, read_everything, **HELD),
     Life("voided first", VISA, _PAID, 1, void_first),
@@ -339,6 +349,8 @@ OWN = (
 BY_NAME: dict[str, Life] = {life.name: life for life in (*LIVES, *OWN)}
 # How long ago, by Stripe's clock, such a life begins; its story brings the clock back to now.
 AGO_S = {name: 25 * 3_600 for name in FAULTS if name.endswith("for a day")} | {"unheard for a month": 35 * DAY_S}
+# No webhook comes from their beginning on.
+UNHEARD = tuple(life.name for life in OWN if life.name.endswith("unheard"))
 # They change Stripe's clock, webhooks or faults for everybody, or stop processes.
 ALONE = (
     "voided first",
@@ -350,12 +362,15 @@ ALONE = (
     "refund lost",
     "capture done, a 500",
     "refund done, a 500",
+    *UNHEARD,
     *AGO_S,
 )
 
 
 async def prepare(system: System, life: Life) -> None:
     """What Stripe has in store for this life."""
+    if life.name in UNHEARD:
+        await system.sandbox("POST", "/webhooks", {"mode": "drop"})
     if ago_s := AGO_S.get(life.name):
         await system.sandbox("POST", "/clock", {"now": time.time() - ago_s})
     orders = [FAULTS[life.name]] if life.name in FAULTS else []

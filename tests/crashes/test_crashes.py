@@ -23,14 +23,24 @@ from tests.crashes.completeness import (
 )
 
 pytestmark = pytest.mark.timeout(900)  # a whole system, many lives, a crash after the other
-MAIN = ("charged", "hold captured", "hold voided", "refunded")
+# Without webhooks: else they would tell what a retry must find out, and hide one under another key.
+MAIN = ("charged unheard", "captured unheard", "voided unheard", "refunded unheard")
+# They come to no line of ours that others do not come to.
+ALIKE = {"waited for", "declined, waited for", "no funds", "card expired", "sent thrice without a key", "hold kept"}
+ALIKE |= {"hold captured in part", "refunded twice alike", "refunded too much", "held in browser", "3-D Secure failed"}
+ALIKE |= {"paid with a second card", "left at 3-D Secure", "request lost", "answer lost", "key in use", *MAIN}
+INTENTS = "/v1/payment_intents"
+CALLS = {
+    f"call POST {path} sent"
+    for path in (INTENTS, f"{INTENTS}/{{id}}/capture", f"{INTENTS}/{{id}}/cancel", "/v1/refunds")
+}
 # Of `make crashes`: the intent, the call, the answer, and what follows from it, each in four lives.
 AT_STAKE = re.compile(
-    r"api commit \S*(api\.(accept|capture|void|refund)|inbox\.receive) "
+    r"api commit (.*[+])?(api\.(accept|capture|void|refund)) "
     r"|relay commit relay\.dispatch "
-    r"|worker call POST \S+ (sent|half)"
-    r"|worker commit \S*(worker\.begin_attempt|queues\.ack) "
-    r"|worker commit \S*inbox\.change_payment\+outbox\.append\+inbox\.add_history\+inbox\.finish "
+    r"|worker call POST \S+ sent"
+    r"|worker commit .*(worker\.begin_attempt|queues\.ack) "
+    r"|worker commit .*inbox\.change_payment\+outbox\.append\+inbox\.add_history\+inbox\.finish "
 )
 
 
@@ -42,8 +52,8 @@ class Run:
         self._runner = runner
 
     def pass_by(self) -> None:
-        """Every life, while nobody dies."""
-        assert self._runner.run(self.driver.pass_by(list(BY_NAME))) == []
+        """Every kind of life, while nobody dies."""
+        assert self._runner.run(self.driver.pass_by([life for life in BY_NAME if life not in ALIKE])) == []
         assert self.driver.system.problems == []
 
     def rounds(self) -> list[Round]:
@@ -96,6 +106,8 @@ def test_exceptions_are_still_there() -> None:
 
 def test_crash_loses_nothing_and_doubles_nothing(run: Run) -> None:
     rounds = run.rounds()
-    assert len(rounds) > 20
+    points = {spec.point for round_ in rounds for spec in round_.specs}
+    assert {point for point in points if point.startswith("call ")} == CALLS
+    assert len(points) >= 20
     for round_ in rounds:
         run.crash(round_)
