@@ -16,7 +16,7 @@ from payments.reconciler import sweep as sweeping
 from payments.reconciler.calls import Case
 from payments.reconciler.jobs import Surroundings
 from payments.reconciler.sweep import SKEW_MAX, Sweep, sweep
-from payments.reconciler.verdicts import Doubtful, Operation
+from payments.reconciler.verdicts import Absent, Doubtful, Found, Operation
 from payments.settings import Settings
 from payments.stripe_gateway.outcomes import Answered, Outcome
 from tests.database.rows import insert_payment
@@ -281,3 +281,14 @@ async def test_nothing_is_proved_while_the_last_attempt_may_still_be_at_work(ben
     await calls.reconcile_calls(bench.around)
     assert bench.calls() == [("answered", "absent")]
     assert bench.refund_commands() == [(str(refund_id),)]
+
+
+async def test_a_call_that_an_operator_has_by_now_is_not_settled(bench: Bench) -> None:
+    """A verdict may come late: what was parked or answered meanwhile stays so, and no command goes out."""
+    bench.doubtful_refund()
+    (case,) = await calls.find_cases(bench.around)
+    bench.conn.execute("update payments.stripe_requests set state = 'parked'")
+    for verdict in (Absent(), Found(())):
+        await calls.settle(bench.around, case, calls.Evidence(verdict, None, 0))
+    assert bench.calls() == [("parked", None)]
+    assert bench.refund_commands() == []
