@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from crashes.__main__ import MISSED_SHARE_MAX
 from crashes.driver import Driver, Round
 from crashes.lives import BY_NAME
 from crashes.plan import every_pair
@@ -67,9 +68,11 @@ class Run:
             rounds += [Round(life, new)] if new else []
         return rounds
 
-    def crash(self, round_: Round) -> None:
+    def crash(self, round_: Round) -> list[Round]:
+        """Goes through a round; those of its points, each alone, at which nobody died this time."""
         result = self._runner.run(self.driver.crash(round_))
-        assert (result.faults, result.missed, self.driver.system.problems) == ([], [], []), round_
+        assert (result.faults, self.driver.system.problems) == ([], []), round_
+        return [Round(round_.life, (spec,)) for spec in result.missed]
 
 
 @pytest.fixture(scope="module")
@@ -104,10 +107,12 @@ def test_exceptions_are_still_there() -> None:
     assert set(UNREACHED_PLACES) <= {place.name for place in commit_places()}
 
 
-def test_crash_loses_nothing_and_doubles_nothing(run: Run) -> None:
+def test_52_crash_loses_nothing_and_doubles_nothing(run: Run) -> None:
     rounds = run.rounds()
     points = {spec.point for round_ in rounds for spec in round_.specs}
     assert {point for point in points if point.startswith("call ")} == CALLS
     assert len(points) >= 20
-    for round_ in rounds:
-        run.crash(round_)
+    missed = [again for round_ in rounds for again in run.crash(round_)]
+    # Lives are races: whoever is quicker settles a payment, and another point is passed by.
+    missed = [again for round_ in missed for again in run.crash(round_)]
+    assert len(missed) <= MISSED_SHARE_MAX * sum(len(round_.specs) for round_ in rounds), missed
