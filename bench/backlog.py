@@ -1,4 +1,4 @@
-"""What finding work costs with a million rows waiting, and under a pinned xmin: `python -m bench.backlog`, minutes.
+"""What finding work costs with very many rows waiting, and under a pinned xmin: `python -m bench.backlog`, long.
 
 The ways are those of tests/scenarios/costs.py: from the outbox to a queue, from a queue to the worker, from the inbox
 to the recorder. Blocks are of the tables where the work waits; seconds are of this machine. Nothing is asserted.
