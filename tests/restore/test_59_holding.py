@@ -9,9 +9,13 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
+from payments.database.connections import open_pool
 from payments.database.rebase import MARGIN, rebase
+from payments.domain.refunds import DOES_NOT_FIT
 from payments.errors import RebaseRefused
 from payments.reconciler import listing
+from payments.reconciler.jobs import Surroundings
+from payments.settings import Settings
 from tests.conftest import wait_until
 from tests.database.rows import insert_payment
 from tests.development.databases import Database
@@ -34,7 +38,13 @@ def unlisted_since(world: World) -> Any:
 
 
 def restored(world: World) -> None:
-    """As if the database had been set back, some minutes ago, to what it is now."""
+    """As if the database had been set back to what it is now; no other job of the reconciler's gets a turn."""
+    for job in ("calls", "sweep", "events", "lost commands"):
+        world.execute(
+            "insert into payments.reconciler_progress (job, position) values (%s, now() + interval '1 day')"
+            " on conflict do nothing",
+            f"turn/{job}",
+        )
     assert not rebase(world.database.admin_dsn(), datetime.now(UTC)).has_moved
 
 
@@ -130,6 +140,29 @@ def test_59_objects_are_compared_though_no_event_tells_of_them(world: World, mon
     wait_until(partial(is_listed, world))
     assert (world.status(begun), world.status(lost)) == ("SUCCEEDED", "SUCCEEDED")
     assert [len(world.sandbox.intents(payment_id)) for payment_id in (begun, lost)] == [1, 1]
+
+
+@pytest.mark.anyio
+async def test_59_what_is_fetched_is_waited_for_and_what_waits_for_us_is_not(database: Database) -> None:
+    """An event that is in doubt ends with the fetched object in the inbox, which may come any time later."""
+    row = (
+        "insert into payments.inbox (source, message_id, message_type, payload, received_at, last_error)"
+        " values (%s, gen_random_uuid(), 'test', '{}', now() + %s::interval, %s)"
+    )
+    async with open_pool(database.dsn("payments_worker"), "payments_worker", 2) as pool:
+        around = Surroundings(pool, None, None, Settings.load({}))  # type: ignore[arg-type]  # asks and tells nobody
+
+        async def is_weighed_with(source: str, later: str, error: str | None = None) -> bool:
+            with database.connect() as conn:
+                conn.execute("delete from payments.inbox")
+                conn.execute(row, (source, later, error))
+            return await listing._is_weighed(around, datetime.now(UTC))
+
+        assert not await is_weighed_with("stripe-webhook", "-1 minute")
+        assert not await is_weighed_with("stripe-webhook", "-1 minute", "asking Stripe: ...")
+        assert not await is_weighed_with("reconciler", "1 minute")
+        assert await is_weighed_with("stripe-webhook", "1 minute")
+        assert await is_weighed_with("stripe-webhook", "-1 minute", f"a refund of 5 {DOES_NOT_FIT}: ...")
 
 
 def test_59_second_restore_while_stripe_is_looked_at_begins_anew(world: World) -> None:
