@@ -35,7 +35,7 @@ from payments.development.surroundings import (
     sandbox_command,
 )
 from payments.development.welcome import welcome
-from payments.errors import DataDirectoryInUse, PortTaken, ProcessNotReady
+from payments.errors import ConfigurationError, DataDirectoryInUse, PortTaken, ProcessNotReady
 from payments.settings import Settings
 
 TICK_S = 0.2  # how often readiness is probed; deaths wake the loop at once
@@ -78,8 +78,14 @@ class Supervisor:
 
     @contextlib.contextmanager
     def _lock_data_directory(self) -> Iterator[None]:
-        self._run_dir.mkdir(parents=True, exist_ok=True)
-        with (self._data_dir / "up.lock").open("w") as lock:
+        try:
+            self._run_dir.mkdir(parents=True, exist_ok=True)
+            lock_file = (self._data_dir / "up.lock").open("w")
+        except OSError as error:
+            raise ConfigurationError(
+                (f"PAYMENTS_DATA_DIR names {self._data_dir}, which cannot be used ({error.strerror}).",)
+            ) from error
+        with lock_file as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:

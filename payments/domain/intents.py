@@ -75,7 +75,8 @@ def _decide_seen(payment: Payment, signal: IntentSeen, *, livemode: bool) -> Dec
     if decide is not None:
         return decide(payment, signal)
     if signal.heard is Heard.FETCHED:
-        return Ignore(f"nobody here knows the status {facts.status}; waiting for another")
+        # With the PaymentIntent known, a watch asks again: its webhook may never come.
+        return _learn(payment, facts, f"nobody here knows the status {facts.status}; waiting for another")
     return _fetch(facts, f"nobody here knows the status {facts.status}")
 
 

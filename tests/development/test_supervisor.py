@@ -264,6 +264,11 @@ def test_up_refuses_a_taken_port_a_used_directory_and_bad_settings_in_plain_word
     assert (code, "Set PORT to a free port" in said) == (PortTaken.exit_code, True)
     code, said = refused(PORT="none", PAYMENTS_LEASE_S="0")
     assert (code, "PORT must be" in said, "PAYMENTS_LEASE_S must be" in said) == (78, True, True)
+    no_directory = up.directory / "a file"
+    no_directory.touch()
+    for data_dir in (no_directory, no_directory / "below"):
+        code, said = refused(PORT=str(up.port + 1), PAYMENTS_DATA_DIR=str(data_dir))
+        assert (code, f"PAYMENTS_DATA_DIR names {data_dir}, which cannot be used" in said) == (78, True)
     unreachable = f"postgresql://nobody@127.0.0.1:{pick_free_port('127.0.0.1')}/none"
     other = {"PORT": str(up.port + 1), "PAYMENTS_DATA_DIR": str(up.directory / "other")}
     code, said = refused(DATABASE_URL=unreachable, **other)

@@ -252,7 +252,14 @@ def test_fetched_object_is_not_fresh_once_another_signal_was_weighed() -> None:
 
 def test_unknown_status_is_fetched_and_then_waited_out() -> None:
     assert isinstance(decide(payment(), seen("requires_patience")), Fetch)
-    assert isinstance(decide(payment(), fresh("requires_patience")), Ignore)
+    assert isinstance(decide(payment(processor_payment_intent=INTENT), fresh("requires_patience")), Ignore)
+
+
+@pytest.mark.parametrize("before", [_S.REQUESTED, _S.VOIDING])
+def test_unknown_status_tells_the_intent_so_that_it_can_be_looked_at_again(before: PaymentStatus) -> None:
+    decision = applied(payment(before, processor_payment_intent=None), fresh("requires_patience"))
+    assert (decision.after.status, decision.event) == (before, None)
+    assert decision.after.processor_payment_intent == INTENT
 
 
 def test_intent_that_stripe_does_not_know_changes_nothing() -> None:
