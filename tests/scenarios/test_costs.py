@@ -1,5 +1,7 @@
 """A transaction that stays open, and a backlog: a look costs as much as without them."""
 
+from statistics import median
+
 import pytest
 
 from payments.inbox.low_water import TRAIL_S
@@ -54,5 +56,6 @@ async def test_55_backlog(database: Database, kind: Kind) -> None:
         for pause_s in (0.0, TRAIL_S + 1, 0.0):  # and a sweep, which costs what it costs, now and then
             clock.now_s += pause_s
             await way.work(meter.pool)
-        with_much = [await meter.batch() for _ in range(4)]
-    assert max(with_much) < GROWN * with_little, (with_little, with_much)
+        with_much = [await meter.batch() for _ in range(5)]
+    # The median: one of them may sweep again, while what waits would be in the way of every one.
+    assert median(with_much) < GROWN * with_little, (with_little, with_much)
