@@ -3,8 +3,8 @@
 VENV := .venv
 PYTHON = $(VENV)/bin/python
 ARGS ?=
-# How many test processes, tests/conftest.py says; a file's tests stay together, and share what is slow to start.
-PARALLEL ?= -n auto --dist loadfile
+# As many test processes as cores, each with servers of its own; a file's tests stay together, and share what is slow to start.
+PARALLEL ?= -n logical --maxprocesses 4 --dist loadfile
 
 # Compiled for every platform and Python from 3.11 on. Without header and annotations, so that no registry is named.
 COMPILE = $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \

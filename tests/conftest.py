@@ -18,7 +18,6 @@ from tests.development.databases import EMBEDDED, OLDEST, OLDEST_BIN_DIR, Databa
 T = TypeVar("T")
 POLL_S = 0.02
 DEADLINE_S = 15.0
-WORKERS_MAX = 4  # servers, and processes beside them
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,11 +27,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=os.environ.get("PAYMENTS_TEST_POSTGRES") or "default",
         help="which PostgreSQL the tests use (default: see tests/conftest.py)",
     )
-
-
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores, for tests mostly wait; each has servers of its own."""
-    return min((os.cpu_count() or 1) + 1, WORKERS_MAX)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
