@@ -96,7 +96,7 @@ def report(driver: Driver, results: Sequence[Result], took_s: float) -> int:
         print(f"  missed: {spec}")
     kinds = Counter(fault.kind for result in results for fault in result.faults)
     problems = driver.system.problems
-    is_well = not kinds and not problems and len(missed) <= MISSED_SHARE_MAX * len(armed)
+    is_well = not kinds and not problems and len(missed) <= max(1, MISSED_SHARE_MAX * len(armed))
     print(
         f"{'AGREE' if is_well else 'DISAGREE'}: {len(armed)} points, {len(fired)} crashes in {took_s:.0f} s; "
         f"{kinds[LOST]} lost, {kinds[DOUBLED]} doubled, {kinds[UNBALANCED]} unbalanced, "
