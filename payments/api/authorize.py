@@ -22,7 +22,7 @@ from payments.api.accept_outcomes import (
 from payments.api.authentication import WRITE_PAYMENTS
 from payments.api.authorize_body import parse
 from payments.api.bodies import read_body, refuse_other_media
-from payments.api.catching_up import raise_failed
+from payments.api.catching_up import reason_of
 from payments.api.deadlines import DatabaseSilent, in_time
 from payments.api.headers import parse_wait
 from payments.api.idempotency import fingerprint, parse_key
@@ -129,10 +129,9 @@ def _reply(outcome: Outcome, asked: AcceptRequest) -> Reply:
                 "Idempotency-Key: it will not be recorded twice.",
             ) from error
         case Failed(error):
-            raise_failed(error)
+            raise reason_of(error)
         case _:
             assert_never(outcome)
-    return None
 
 
 async def _wait(request: ApiRequest, services: Services, reply: Reply, *, is_new: bool) -> None:

@@ -3,8 +3,6 @@
 The database refuses them itself (payments.hold_wishes), in the statement that would record them.
 """
 
-from typing import NoReturn
-
 import psycopg
 
 from payments.api.problems import Refusal
@@ -16,13 +14,16 @@ HELD_SQLSTATE = "PY001"
 RETRY_AFTER_S = 10
 
 
-def raise_failed(error: Exception) -> NoReturn:
-    """Raises what a request is told that the database has refused: nothing was recorded."""
+def reason_of(error: Exception) -> Exception:
+    """What to raise where the database has recorded nothing: a Refusal that `error` caused, or else `error` itself."""
     if isinstance(error, psycopg.Error) and error.sqlstate == HELD_SQLSTATE:
-        raise catching_up() from error
-    if isinstance(error, DATABASE_AWAY):
-        raise Refusal("database_unavailable", "Nothing was recorded; send the request again.") from error
-    raise error
+        refusal = catching_up()
+    elif isinstance(error, DATABASE_AWAY):
+        refusal = Refusal("database_unavailable", "Nothing was recorded; send the request again.")
+    else:
+        return error
+    refusal.__cause__ = error
+    return refusal
 
 
 def catching_up() -> Refusal:

@@ -10,7 +10,7 @@ from litestar import Response, post
 from payments.api.accept_outcomes import Failed, KeyReused, Unknown
 from payments.api.authentication import WRITE_PAYMENTS, WRITE_REFUNDS
 from payments.api.bodies import read_body, refuse_other_media
-from payments.api.catching_up import catching_up, raise_failed
+from payments.api.catching_up import catching_up, reason_of
 from payments.api.headers import parse_wait
 from payments.api.idempotency import fingerprint, parse_key
 from payments.api.paths import payment_id_of, payment_not_found
@@ -128,10 +128,9 @@ def _success(outcome: WishOutcome, asked: WishRequest) -> Recorded | Repeated:
         case Unknown(error):
             raise _unknown(asked) from error
         case Failed(error):
-            raise_failed(error)
+            raise reason_of(error)
         case _:
             assert_never(outcome)
-    return None
 
 
 def _unknown(asked: WishRequest) -> Refusal:
