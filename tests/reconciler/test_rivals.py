@@ -29,6 +29,22 @@ def test_one_object_that_stripe_cannot_show_holds_up_nobody(world: World) -> Non
     assert world.status(bad) == "ACTION_REQUIRED"
 
 
+def test_a_look_that_was_overtaken_does_not_end_the_new_watch(world: World) -> None:
+    """It finds all at rest, as it was when it began; meanwhile a wish has begun the watch anew."""
+    worker = world.start_worker(**QUICK | {"STRIPE_TIMEOUT_S": "10", "PAYMENTS_LEASE_S": "20"})
+    payment_id = world.request(payment_method="pm_card_chargeDeclined")
+    wait_until(world.settled(payment_id, "FAILED"))
+    wait_until(lambda: world.sandbox.intents(payment_id)[0]["status"] == "canceled")
+    wait_until(lambda: world.rows("select from payments.watches") == [])
+    world.execute("delete from payments.stripe_requests where operation = 'cancel_payment_intent'")
+    world.sandbox.steer("POST", "faults", fault="slow", delay_s=2.0, match={"path": f"{INTENTS}/*", "method": "GET"})
+    world.execute("insert into payments.watches (payment_id, looks, next_look_at) values (%s, 1, now())", payment_id)
+    wait_until(lambda: world.row("select next_look_at > now() + interval '10 s' from payments.watches") == (True,))
+    world.execute("update payments.watches set looks = 0, next_look_at = now() + interval '1 hour'")
+    wait_until(lambda: [one["sight"] for one in worker.logged("payment.looked_at")][-1:] == ["at rest"])
+    assert world.row("select looks, next_look_at > now() + interval '50 minutes' from payments.watches") == (0, True)
+
+
 def test_a_payment_intent_that_is_known_is_never_made_again(world: World) -> None:
     """Stripe carries a call out later than anybody waited: its webhook comes while its absence is being proved."""
     payment_id = world.request()

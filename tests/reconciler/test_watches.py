@@ -197,14 +197,15 @@ def test_a_change_begins_the_pauses_anew_and_the_end_ends_them(world: World) -> 
 
 
 def test_45_looks_are_shared_out_between_workers(world: World) -> None:
-    """Two processes, forty payments: each look is one process's, and all payments end."""
+    """Two processes, twenty payments: each look is one process's, and all payments end."""
     first = world.start_worker_process(**QUICK)
     second = world.start_worker_process(**QUICK)
     payments = [world.request(payment_method="pm_card_authenticationRequired") for _ in range(20)]
     wait_until(lambda: all(world.status(one) == "ACTION_REQUIRED" for one in payments), 30)
+    # If that took long, looks have become rare meanwhile: each pause is twice the one before.
     for intent in world.sandbox.intents():
         world.sandbox.steer("POST", "browser/authenticate", payment_intent=intent["id"], outcome="succeed")
-    wait_until(lambda: all(world.status(one) == "SUCCEEDED" for one in payments), 30)
+    wait_until(lambda: all(world.status(one) == "SUCCEEDED" for one in payments), 60)
     looks = [line for worker in (first, second) for line in worker.logged("payment.looked_at")]
     seen = [(line["payment_id"], line["status"], line["looks"]) for line in looks]
     assert len(seen) == len(set(seen)), "the same look twice"

@@ -32,6 +32,7 @@ def system() -> Iterator[System]:
         PAYMENTS_RECONCILE_AFTER_S="3600",
         PAYMENTS_EVENTS_BACKFILL_S="3600",
     ) as running:
+        running.outwait_first_looks()
         yield running
 
 

@@ -26,6 +26,7 @@ def system() -> Iterator[System]:
         PAYMENTS_RECONCILE_AFTER_S="600",
         PAYMENTS_EVENTS_BACKFILL_S="3600",
     ) as running:
+        running.outwait_first_looks()
         yield running
 
 

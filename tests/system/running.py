@@ -68,6 +68,11 @@ class System:
         except FileNotFoundError:
             return None
 
+    def outwait_first_looks(self) -> None:
+        """Wait until the workers have listed Stripe's events once: what happens from now on, that listing cannot tell."""
+        listed = "select from payments.reconciler_progress where job = 'events'"
+        wait_until(lambda: len(self.rows(listed)) == 1, READY_S)
+
     def kill(self, process: str) -> None:
         """SIGKILL a process and wait until the supervisor has put another in its place."""
         old = wait_until(lambda: self.pid(process), READY_S)

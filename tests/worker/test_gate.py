@@ -119,6 +119,16 @@ def test_429_that_a_reader_hears_slows_down_all(database: Database) -> None:
     at_gate(database, test)
 
 
+def test_the_lock_on_one_object_slows_down_nobody(database: Database) -> None:
+    async def test(gate: Gate, stripe: Stripe) -> None:
+        stripe.outcome = RateLimited(gates.LOCK_TIMEOUT, None, retry_after_s=20.0)
+        await gate.read(stripe)
+        assert not gate._chores  # nothing is under way that would lower the rate
+        assert await gate.limiter.take(1, is_busy=False) != []
+
+    at_gate(database, test)
+
+
 def test_what_a_restricted_key_may_read_says_nothing_of_what_it_may_charge(database: Database) -> None:
     async def test(gate: Gate, stripe: Stripe) -> None:
         stripe.outcome = Unauthorized(403, "no permission to list events", None)
