@@ -25,6 +25,7 @@ class Database:
     def __init__(self, server: "TestServer", name: str) -> None:
         self.server = server
         self.name = name
+        self._kept: psycopg.Connection[Any] | None = None
 
     def admin_dsn(self) -> str:
         """Return the address for the superuser."""
@@ -38,6 +39,17 @@ class Database:
         """Connect as `role` (as the superuser without one), in autocommit mode unless told otherwise."""
         dsn = self.dsn(role) if role else self.admin_dsn()
         return psycopg.connect(dsn, **{"autocommit": True, **options})
+
+    def kept(self) -> psycopg.Connection[Any]:
+        """The superuser's connection that this object keeps, for the many short looks of a test that waits."""
+        if self._kept is None or self._kept.closed:
+            self._kept = self.connect(prepare_threshold=None)  # a plan would outlive what tests do to its tables
+        return self._kept
+
+    def close(self) -> None:
+        """Close the connection that was kept."""
+        if self._kept is not None:
+            self._kept.close()
 
 
 class TestServer:
@@ -78,9 +90,11 @@ class TestServer:
         name = f"test_{next(self._numbers)}"
         template = TEMPLATE if migrated else "template0"
         self._execute("CREATE DATABASE {} TEMPLATE {}", name, template)
+        database = Database(self, name)
         try:
-            yield Database(self, name)
+            yield database
         finally:
+            database.close()
             self.drop_database(name)
 
     def drop_database(self, name: str) -> None:

@@ -133,8 +133,7 @@ class World:
         return self.dicts(query, payment_id)
 
     def dicts(self, query: str, *values: Any) -> list[dict[str, Any]]:
-        with self.system.connect() as conn:
-            return conn.cursor(row_factory=dict_row).execute(query, values).fetchall()
+        return self.system.look(lambda conn: conn.cursor(row_factory=dict_row).execute(query, values).fetchall())
 
     def execute(self, statement: str, *values: Any) -> None:
         """Do something by hand, as an administrator could."""
@@ -188,8 +187,7 @@ class World:
 
         def agrees() -> bool:
             try:
-                with self.system.connect() as conn:
-                    books = read_books(conn, self.stripe.ledger(), self._known)
+                books = self.system.look(lambda conn: read_books(conn, self.stripe.ledger(), self._known))
                 webhooks = self.stripe.deliveries(status="pending")
             except (psycopg.OperationalError, httpx.TransportError) as error:  # killed on purpose a moment ago
                 found[:] = [repr(error)]

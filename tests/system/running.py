@@ -1,15 +1,15 @@
 """A whole system as `payments up` starts it: real processes, killed for real."""
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import psycopg
@@ -17,6 +17,7 @@ import psycopg
 from payments.development.dev_env import read_dev_env
 from tests.conftest import wait_until
 
+T = TypeVar("T")
 READY_S = 90.0  # starts in seconds; the rest is for a busy machine
 STOP_S = 30.0
 OUTPUT_SHOWN = 20_000
@@ -34,6 +35,7 @@ class System:
         self.http = httpx.Client(
             base_url=self.env["API_URL"], headers={"Authorization": f"Bearer {self.env['API_KEY']}"}, timeout=40.0
         )
+        self._kept: psycopg.Connection[Any] | None = None
 
     def connect(self) -> psycopg.Connection[Any]:
         """Connect as the administrator that dev.env names, once the database lets us in after a kill."""
@@ -50,8 +52,25 @@ class System:
 
     def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """Ask the database once."""
-        with self.connect() as conn:
-            return conn.execute(query, values).fetchall()
+        return self.look(lambda conn: conn.execute(query, values).fetchall())
+
+    def look(self, ask: Callable[[psycopg.Connection[Any]], T]) -> T:
+        """What `ask` finds out by the connection that is kept for such looks, or, if the server cut that, by another."""
+        if self._kept is not None and not self._kept.closed:
+            try:
+                return ask(self._kept)
+            except psycopg.OperationalError:
+                if not self._kept.closed:
+                    raise
+        self._kept = self.connect()
+        self._kept.prepare_threshold = None  # a plan would outlive what tests do to the tables
+        return ask(self._kept)
+
+    def close(self) -> None:
+        """Close what is kept for this view of the system; the system itself goes on."""
+        self.http.close()
+        if self._kept is not None:
+            self._kept.close()
 
     def ledger(self) -> dict[str, Any]:
         """What Stripe's sandbox really did."""
@@ -81,7 +100,7 @@ class System:
         wait_until(lambda: self.pid(process) not in {None, old}, READY_S)
 
 
-@contextmanager
+@contextlib.contextmanager
 def payments_up(*arguments: str, **environment: str) -> Iterator[System]:
     """Run `payments up` on a data directory of its own until the block ends; its output stands in any failure."""
     # Not pytest's tmp_path: its parents are closed to others, and as root PostgreSQL runs as another user.
@@ -96,7 +115,7 @@ def payments_up(*arguments: str, **environment: str) -> Iterator[System]:
             )
         try:
             system = System(data_dir, up, output)
-            with system.http:
+            with contextlib.closing(system):
                 yield system
         finally:
             up.terminate()

@@ -266,29 +266,21 @@ class World:
             return insert_payment(conn, capture_method=capture_method)
 
     def send(self, message: Any, headers: dict[str, Any] | None = None, queue: str = QUEUE) -> None:
-        with self.database.connect() as conn:
-            conn.execute(
-                "select pgmq.send(%s, %s::jsonb, %s::jsonb)", (queue, json.dumps(message), json.dumps(headers or {}))
-            )
+        self.execute("select pgmq.send(%s, %s::jsonb, %s::jsonb)", queue, json.dumps(message), json.dumps(headers or {}))
 
     def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
-        with self.database.connect() as conn:
-            return conn.execute(query, values).fetchall()
+        return self.database.kept().execute(query, values).fetchall()
 
     def row(self, query: str, *values: Any) -> tuple[Any, ...]:
         (row,) = self.rows(query, *values)
         return row
 
     def execute(self, query: str, *values: Any) -> None:
-        with self.database.connect() as conn:
-            conn.execute(query, values)
+        self.database.kept().execute(query, values)
 
     def call(self, payment_id: UUID) -> dict[str, Any] | None:
-        with self.database.connect() as conn:
-            cursor = conn.cursor(row_factory=psycopg.rows.dict_row)
-            return cursor.execute(
-                "select * from payments.stripe_requests where payment_id = %s", (payment_id,)
-            ).fetchone()
+        cursor = self.database.kept().cursor(row_factory=psycopg.rows.dict_row)
+        return cursor.execute("select * from payments.stripe_requests where payment_id = %s", (payment_id,)).fetchone()
 
     def answers(self, payment_id: UUID) -> list[tuple[str, dict[str, Any]]]:
         query = (
