@@ -4,9 +4,9 @@ import contextlib
 import itertools
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import sql
@@ -17,6 +17,31 @@ EMBEDDED = "embedded"
 OLDEST = "15"  # the oldest supported version, as Debian 12 ships it
 OLDEST_BIN_DIR = Path(f"/usr/lib/postgresql/{OLDEST}/bin")
 TEMPLATE = "payments_template"
+T = TypeVar("T")
+
+
+class KeptConnection:
+    """A connection for the many short looks of a test that waits; another one, once the server has cut that."""
+
+    def __init__(self, connect: Callable[[], psycopg.Connection[Any]]) -> None:
+        self._connect = connect
+        self._kept: psycopg.Connection[Any] | None = None
+
+    def ask(self, question: Callable[[psycopg.Connection[Any]], T]) -> T:
+        """What the question finds out, in one transaction a statement."""
+        if self._kept is not None and not self._kept.closed:
+            try:
+                return question(self._kept)
+            except psycopg.OperationalError:
+                if not self._kept.closed:
+                    raise
+        self._kept = self._connect()
+        self._kept.prepare_threshold = None  # a plan would outlive what tests do to the tables
+        return question(self._kept)
+
+    def close(self) -> None:
+        if self._kept is not None:
+            self._kept.close()
 
 
 class Database:
@@ -25,7 +50,7 @@ class Database:
     def __init__(self, server: "TestServer", name: str) -> None:
         self.server = server
         self.name = name
-        self._kept: psycopg.Connection[Any] | None = None
+        self.kept = KeptConnection(self.connect)
 
     def admin_dsn(self) -> str:
         """Return the address for the superuser."""
@@ -39,17 +64,6 @@ class Database:
         """Connect as `role` (as the superuser without one), in autocommit mode unless told otherwise."""
         dsn = self.dsn(role) if role else self.admin_dsn()
         return psycopg.connect(dsn, **{"autocommit": True, **options})
-
-    def kept(self) -> psycopg.Connection[Any]:
-        """The superuser's connection that this object keeps, for the many short looks of a test that waits."""
-        if self._kept is None or self._kept.closed:
-            self._kept = self.connect(prepare_threshold=None)  # a plan would outlive what tests do to its tables
-        return self._kept
-
-    def close(self) -> None:
-        """Close the connection that was kept."""
-        if self._kept is not None:
-            self._kept.close()
 
 
 class TestServer:
@@ -94,7 +108,7 @@ class TestServer:
         try:
             yield database
         finally:
-            database.close()
+            database.kept.close()
             self.drop_database(name)
 
     def drop_database(self, name: str) -> None:

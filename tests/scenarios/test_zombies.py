@@ -149,7 +149,7 @@ def test_52_reconciler_frozen_in_its_turn(world: World) -> None:
         late = world.stripe.fault_everywhere("slow", **slow)
         made = world.stripe.refund_in_dashboard(intent_id, 700)
         seen = world.stripe.fired(late)
-        wait_until(lambda: world.stripe.fired(late) > seen)
+        wait_until(lambda: world.stripe.fired(late) > seen, STIRRED_S)
         pid = world.freeze_at_rest("worker")
         with thawed_at_last(world, pid):
             world.stripe.withdraw(late)

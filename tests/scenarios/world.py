@@ -133,7 +133,7 @@ class World:
         return self.dicts(query, payment_id)
 
     def dicts(self, query: str, *values: Any) -> list[dict[str, Any]]:
-        return self.system.look(lambda conn: conn.cursor(row_factory=dict_row).execute(query, values).fetchall())
+        return self.system.kept.ask(lambda conn: conn.cursor(row_factory=dict_row).execute(query, values).fetchall())
 
     def execute(self, statement: str, *values: Any) -> None:
         """Do something by hand, as an administrator could."""
@@ -187,7 +187,7 @@ class World:
 
         def agrees() -> bool:
             try:
-                books = self.system.look(lambda conn: read_books(conn, self.stripe.ledger(), self._known))
+                books = self.system.kept.ask(lambda conn: read_books(conn, self.stripe.ledger(), self._known))
                 webhooks = self.stripe.deliveries(status="pending")
             except (psycopg.OperationalError, httpx.TransportError) as error:  # killed on purpose a moment ago
                 found[:] = [repr(error)]

@@ -7,17 +7,17 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import psycopg
 
 from payments.development.dev_env import read_dev_env
 from tests.conftest import wait_until
+from tests.development.databases import KeptConnection
 
-T = TypeVar("T")
 READY_S = 90.0  # starts in seconds; the rest is for a busy machine
 STOP_S = 30.0
 OUTPUT_SHOWN = 20_000
@@ -35,7 +35,7 @@ class System:
         self.http = httpx.Client(
             base_url=self.env["API_URL"], headers={"Authorization": f"Bearer {self.env['API_KEY']}"}, timeout=40.0
         )
-        self._kept: psycopg.Connection[Any] | None = None
+        self.kept = KeptConnection(self.connect)
 
     def connect(self) -> psycopg.Connection[Any]:
         """Connect as the administrator that dev.env names, once the database lets us in after a kill."""
@@ -52,25 +52,12 @@ class System:
 
     def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """Ask the database once."""
-        return self.look(lambda conn: conn.execute(query, values).fetchall())
-
-    def look(self, ask: Callable[[psycopg.Connection[Any]], T]) -> T:
-        """What `ask` finds out by the connection that is kept for such looks, or, if the server cut that, by another."""
-        if self._kept is not None and not self._kept.closed:
-            try:
-                return ask(self._kept)
-            except psycopg.OperationalError:
-                if not self._kept.closed:
-                    raise
-        self._kept = self.connect()
-        self._kept.prepare_threshold = None  # a plan would outlive what tests do to the tables
-        return ask(self._kept)
+        return self.kept.ask(lambda conn: conn.execute(query, values).fetchall())
 
     def close(self) -> None:
         """Close what is kept for this view of the system; the system itself goes on."""
         self.http.close()
-        if self._kept is not None:
-            self._kept.close()
+        self.kept.close()
 
     def ledger(self) -> dict[str, Any]:
         """What Stripe's sandbox really did."""
@@ -88,7 +75,7 @@ class System:
             return None
 
     def outwait_first_looks(self) -> None:
-        """Wait until the workers have listed Stripe's events once: what happens from now on, that listing cannot tell."""
+        """Wait until the workers have listed Stripe's events once: it cannot tell what happens from now on."""
         listed = "select from payments.reconciler_progress where job = 'events'"
         wait_until(lambda: len(self.rows(listed)) == 1, READY_S)
 

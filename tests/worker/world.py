@@ -266,21 +266,26 @@ class World:
             return insert_payment(conn, capture_method=capture_method)
 
     def send(self, message: Any, headers: dict[str, Any] | None = None, queue: str = QUEUE) -> None:
-        self.execute("select pgmq.send(%s, %s::jsonb, %s::jsonb)", queue, json.dumps(message), json.dumps(headers or {}))
+        self.execute(
+            "select pgmq.send(%s, %s::jsonb, %s::jsonb)", queue, json.dumps(message), json.dumps(headers or {})
+        )
 
     def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
-        return self.database.kept().execute(query, values).fetchall()
+        return self.database.kept.ask(lambda conn: conn.execute(query, values).fetchall())
 
     def row(self, query: str, *values: Any) -> tuple[Any, ...]:
         (row,) = self.rows(query, *values)
         return row
 
     def execute(self, query: str, *values: Any) -> None:
-        self.database.kept().execute(query, values)
+        self.database.kept.ask(lambda conn: conn.execute(query, values))
 
     def call(self, payment_id: UUID) -> dict[str, Any] | None:
-        cursor = self.database.kept().cursor(row_factory=psycopg.rows.dict_row)
-        return cursor.execute("select * from payments.stripe_requests where payment_id = %s", (payment_id,)).fetchone()
+        query = "select * from payments.stripe_requests where payment_id = %s"
+        dicts = psycopg.rows.dict_row
+        return self.database.kept.ask(
+            lambda conn: conn.cursor(row_factory=dicts).execute(query, (payment_id,)).fetchone()
+        )
 
     def answers(self, payment_id: UUID) -> list[tuple[str, dict[str, Any]]]:
         query = (
