@@ -166,6 +166,31 @@ async def test_lost_capture_cancel_and_refund_are_sent_again(table: Table) -> No
     assert await table.run() == {}
 
 
+@pytest.mark.parametrize("outcome", ["absent", "superseded"])
+async def test_lost_wish_whose_key_was_given_up_is_sent_again(table: Table, outcome: str) -> None:
+    """A command follows on either; while that is lost as well, nobody has the wish."""
+    capture_id, refund_id = uuid4(), uuid4()
+    held = {"amount_authorized": 1000, "capture_method": "manual"}
+    wish = {"capture_id": capture_id, "amount_to_capture": 600}
+    paid = {"amount_authorized": 1000, "amount_captured": 1000}
+    requested = table.payment()
+    capturing = table.payment("CAPTURING", **held, **wish, processor_payment_intent="pi_1")
+    voiding = table.payment("VOIDING", **held, processor_payment_intent="pi_2")
+    refunding = table.payment("SUCCEEDED", **paid, processor_payment_intent="pi_3")
+    table.conn.execute(
+        "insert into payments.refunds (refund_id, payment_id, amount, currency, updated_at)"
+        " values (%s, %s, 300, 'EUR', '-infinity')",
+        (refund_id, refunding),
+    )
+    table.call(requested, requested, "create_payment_intent", "answered", outcome)
+    table.call(capturing, capture_id, "capture_payment_intent", "answered", outcome)
+    table.call(voiding, voiding, "cancel_payment_intent", "answered", outcome)
+    table.call(refunding, refund_id, "create_refund", "answered", outcome)
+    table.dispatch_and_lose()
+    assert await table.run() == {"lost commands sent again": 4}
+    assert [len(table.messages(queue)) for queue in QUEUES] == [1, 1, 1, 1]
+
+
 async def test_request_whose_answer_went_by_gets_a_watch(table: Table) -> None:
     payment_id = table.payment(processor_payment_intent="pi_1")
     table.call(payment_id, payment_id, "create_payment_intent", "answered", "answered")

@@ -1,7 +1,7 @@
 """The proof of absence: only a whole sweep, begun when the call was over, and only by whoever brought it to its end."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -17,6 +17,7 @@ from payments.reconciler.calls import Case
 from payments.reconciler.jobs import Surroundings
 from payments.reconciler.sweep import SKEW_MAX, Sweep, sweep
 from payments.reconciler.verdicts import Absent, Doubtful, Found, Operation
+from payments.reconciler.watching import look_at_watches
 from payments.settings import Settings
 from payments.stripe_gateway.outcomes import Answered, Outcome
 from tests.database.rows import insert_payment
@@ -196,13 +197,16 @@ async def test_who_joins_halfway_is_looked_for_from_the_top(
     assert bench.commands() == []
 
 
-async def test_who_joins_halfway_is_not_judged_with_the_others(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("below", [4, 8], ids=["in the last part", "some parts before it"])
+async def test_who_joins_halfway_is_not_judged_with_the_others(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, below: int
+) -> None:
     """The sweep goes on and proves something for another; what it looked through before counts for that one only."""
     monkeypatch.setattr(sweeping, "PAGES_MAX", 3)
     absent, joined = bench.doubtful(), insert_payment(bench.conn)
-    for number in range(4):
+    for number in range(below):
         bench.stripe.add(number)
-    bench.stripe.add(4, joined)
+    bench.stripe.add(below, joined)
     assert await sweep(bench.around) is True  # past it
     bench.doubtful(joined)
     while await sweep(bench.around) or bench.calls()[1][0] == "to_reconcile":
@@ -292,3 +296,34 @@ async def test_a_call_that_an_operator_has_by_now_is_not_settled(bench: Bench) -
         await calls.settle(bench.around, case, calls.Evidence(verdict, None, 0))
     assert bench.calls() == [("parked", None)]
     assert bench.refund_commands() == []
+
+
+@pytest.mark.parametrize("asks", [calls.reconcile_calls, look_at_watches], ids=["a call", "a watch"])
+async def test_what_is_weighed_while_stripe_is_asked_makes_its_answer_an_old_one(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, asks: Callable[[Surroundings], Awaitable[bool]]
+) -> None:
+    """What was seen before that must not be taken for how things stand after it."""
+    payment_id = insert_payment(bench.conn)
+    bench.conn.execute("update payments.payments set processor_payment_intent = 'pi_1'")
+    bench.stripe.add(1, payment_id)
+    if asks is look_at_watches:
+        bench.conn.execute(
+            "insert into payments.watches (payment_id, looks, next_look_at) values (%s, 1, now())", (payment_id,)
+        )
+    else:
+        bench.doubtful(payment_id)
+    weigh = (
+        "insert into payments.payment_history (payment_id, signal, source, to_status, decision, why)"
+        " values (%s, 'x', 'stripe-webhook', 'REQUESTED', 'ignored', 'x') returning history_id"
+    )
+    before = bench.conn.execute(weigh, (payment_id,)).fetchone()
+    retrieve = bench.stripe.retrieve_payment_intent
+
+    async def retrieve_slowly(intent_id: str) -> Outcome:
+        bench.conn.execute(weigh, (payment_id,))
+        return await retrieve(intent_id)
+
+    monkeypatch.setattr(bench.stripe, "retrieve_payment_intent", retrieve_slowly)
+    await asks(bench.around)
+    seen = bench.conn.execute("select (payload ->> 'afterHistoryId')::bigint from payments.inbox").fetchall()
+    assert seen == [before]
