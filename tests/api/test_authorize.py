@@ -189,6 +189,16 @@ def test_a_cart_whose_payment_failed_may_try_again(shop: httpx.Client, api: ApiP
     assert second.json()["paymentId"] != first
 
 
+def test_a_cart_whose_payment_is_in_conflict_takes_no_other(shop: httpx.Client, api: ApiProcess) -> None:
+    body = wish()
+    payment_id = authorize(shop, body).json()["paymentId"]
+    with api.database.connect() as conn:
+        settle(conn, payment_id, "CONFLICTED")
+    for key in (None, str(uuid.uuid4())):
+        again = authorize(shop, body | {"amount": 1251}, key)
+        assert (again.status_code, again.json().get("paymentId")) == (409, payment_id)
+
+
 def test_a_key_past_its_retention_still_does_not_charge_twice(shop: httpx.Client, api: ApiProcess) -> None:
     body, key = wish(), str(uuid.uuid4())
     first = authorize(shop, body, key)

@@ -30,6 +30,11 @@ PAYMENTS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     "failed": ("FAILED", {"failure_reason": "CARD_DECLINED"}, ("payment-failed",)),
     "late": ("VOIDED", {"amount_reserved": 1000}, ("payment-voided",)),
     "odd": ("CONFLICTED", {}, ()),
+    "lost": (
+        "SUCCEEDED",
+        {"amount_authorized": 1000, "amount_captured": 1000, "disputed": True},
+        ("payment-succeeded",),
+    ),
 }
 # number: payment, status, amount, and how often it was told of; the rest of what can be told follows from the status
 REFUNDS: dict[int, tuple[str, str, int, tuple[str, ...]]] = {
@@ -44,6 +49,7 @@ DISPUTES: dict[int, tuple[str, str, tuple[str, ...]]] = {
     1: ("disputed", "lost", ("dispute-opened", "dispute-closed")),
     2: ("disputed", "needs_response", ("dispute-opened",)),
     3: ("paid", "won", ("dispute-opened", "dispute-closed")),
+    4: ("lost", "lost", ("dispute-opened", "dispute-closed")),
 }
 # source: payment, what it is about, what Stripe moved
 BALANCE: dict[str, tuple[str, str, tuple[int, ...]]] = {

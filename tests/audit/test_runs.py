@@ -56,7 +56,7 @@ async def test_what_nobody_told_of_is_found_within_a_lap(database: Database, mon
                 "update payments.payments set last_sequence = last_sequence + 1"
                 " where status in ('SUCCEEDED', 'FAILED', 'VOIDED')"
             )
-        expected = [(id_of(name), "events_misnumbered") for name in ("paid", "disputed", "failed", "late")]
+        expected = [(id_of(name), "events_misnumbered") for name in ("paid", "disputed", "failed", "late", "lost")]
         assert auditor.view() == expected
         for _ in range(2 * math.ceil(len(PAYMENTS) / 3)):
             await audit(auditor.around)

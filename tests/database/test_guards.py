@@ -171,14 +171,19 @@ def test_a_role_may_do_what_it_must_and_no_more(module_database: Database, role:
         conn.execute(statement)
 
 
-def test_what_happens_once_is_published_once(database: Database) -> None:
-    with database.connect() as admin:
+@pytest.mark.parametrize(
+    "event_type", ["payment-requested", "payment-succeeded", "payment-failed", "payment-voided", "payment-expired"]
+)
+def test_what_happens_once_is_published_once(module_database: Database, event_type: str) -> None:
+    with module_database.connect() as admin:
         payment_id = insert_payment(admin)
-        insert_event(admin, payment_id, "payment-succeeded", 2)
+        insert_event(admin, payment_id, "dispute-opened", 2)
+        if event_type != "payment-requested":  # every payment has that
+            insert_event(admin, payment_id, event_type, 3)
         with pytest.raises(psycopg.errors.UniqueViolation, match="outbox_once_in_a_life"):
-            insert_event(admin, payment_id, "payment-succeeded", 3)
+            insert_event(admin, payment_id, event_type, 4)
         with pytest.raises(psycopg.errors.UniqueViolation, match="sequence"):
-            insert_event(admin, payment_id, "payment-failed", 2)
+            insert_event(admin, payment_id, "dispute-closed", 2)
 
 
 def test_only_an_operator_leaves_conflicted(database: Database) -> None:

@@ -353,3 +353,17 @@ def test_stripes_word_on_a_refund_names_stripes_refund(
         worker.execute("update payments.refunds set status = %s where refund_id = %s", (status, refund_id))
     move(worker, refund_id, status)
     assert sums(admin, payment_id)[0] == 100
+
+
+def test_a_refund_of_stripes_stands_in_one_row(admin: psycopg.Connection[Any], worker: psycopg.Connection[Any]) -> None:
+    """Whichever payment it is written down for: the same money is never given back on paper twice."""
+    insert = """
+        insert into payments.refunds (refund_id, payment_id, amount, currency, external, status, processor_reference)
+        values (gen_random_uuid(), %s, 100, 'EUR', true, 'PROCESSED', %s)
+        """
+    first, second, reference = paid(admin), paid(admin), f"re_{uuid4().hex}"
+    worker.execute(insert, (first, reference))
+    for payment_id in (first, second):
+        with pytest.raises(psycopg.errors.UniqueViolation, match="processor_reference"):
+            worker.execute(insert, (payment_id, reference))
+    assert (sums(admin, first), sums(admin, second)) == ((100, 100), (0, 0))

@@ -5,7 +5,11 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from payments.database.connections import Connection
+from payments.domain.adoption import LostPayment
 from payments.domain.identifiers import new_id
+from payments.inbox import weighing
+from payments.inbox.books import adopt_payment
 from payments.inbox.verdicts import OWNER_LOOKS_MAX
 from tests.domain.stories import expanded
 from tests.domain.stripe_objects import INTENT, dispute, event, intent, refund
@@ -95,3 +99,21 @@ async def test_lost_payment_whose_cart_has_another_goes_to_an_operator(desk: Des
     assert all("lost" in error or "could not be adopted" in error for error in errors)
     assert len(desk.truth.asked) <= 2 * OWNER_LOOKS_MAX, "one look at a time for each row"
     assert payment_id not in [row[0] for row in desk.sql("select payment_id from payments.payments")]
+
+
+async def test_lost_payment_that_another_recorder_adopts_at_the_same_moment_is_weighed(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payment_id, thing = lost(desk)
+
+    async def overtaken(conn: Connection, payment: LostPayment) -> bool:
+        if not desk.sql("select from payments.payments"):
+            desk.payment(payment_id=payment.payment_id)
+        return await adopt_payment(conn, payment)
+
+    monkeypatch.setattr(weighing, "adopt_payment", overtaken)
+    desk.webhook(event("payment_intent.succeeded", thing))
+    await desk.settle()
+    assert desk.status(payment_id) == "SUCCEEDED"
+    assert desk.events(payment_id) == ["payment-requested", "payment-succeeded"]
+    assert desk.sql("select from payments.dead_letters") == []

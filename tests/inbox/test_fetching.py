@@ -9,8 +9,9 @@ from payments.inbox import recorder as recorder_module
 from payments.inbox.fetching import PAUSE_S_MAX
 from payments.inbox.recorder import ATTEMPTS_MAX, FETCHES_MAX
 from payments.stripe_gateway.outcomes import Answered, KeyInUse, Outcome, RateLimited, Refused, Unauthorized, Unknown
-from tests.domain.stripe_objects import INTENT, answered, event, intent
+from tests.domain.stripe_objects import INTENT, answered, event, fetched, intent
 from tests.inbox.conftest import Desk
+from tests.inbox.rows import insert_message
 
 pytestmark = pytest.mark.anyio
 
@@ -188,6 +189,22 @@ async def test_word_that_came_while_a_fetch_was_under_way_makes_it_stale(desk: D
     desk.webhook(event("payment_intent.processing", old_truth))
     await desk.settle()
     assert asked == [INTENT, INTENT]
+    (action,) = desk.one("select next_action ->> 'type' from payments.payments where payment_id = %s", payment_id)
+    assert (desk.status(payment_id), action) == ("ACTION_REQUIRED", "use_stripe_sdk")
+
+
+async def test_word_that_is_weighed_in_the_same_batch_makes_a_fetched_object_stale(desk: Desk) -> None:
+    payment_id = desk.payment(payment_method=None)
+    desk.answer(answered(intent(payment_id, "requires_payment_method")), payment_id)
+    await desk.settle()
+    (known_until,) = desk.one("select max(history_id) from payments.payment_history")
+    desk.truth.intents[INTENT] = intent(payment_id, "requires_action")
+    desk.webhook(event("payment_intent.payment_failed", intent(payment_id, "requires_payment_method")))
+    old_truth = fetched(intent(payment_id, "processing"), known_until)
+    insert_message(desk.admin, "reconciler", f"{INTENT}/req_old", "fetched.payment_intent", payment_id, old_truth)
+    assert await desk.recorder.run_once() == 2
+    await desk.settle()
+    assert desk.truth.asked == [INTENT]
     (action,) = desk.one("select next_action ->> 'type' from payments.payments where payment_id = %s", payment_id)
     assert (desk.status(payment_id), action) == ("ACTION_REQUIRED", "use_stripe_sdk")
 

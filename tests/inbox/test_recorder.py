@@ -8,6 +8,8 @@ from uuid import UUID, uuid4
 import pytest
 import structlog.testing
 
+from payments.database.connections import transaction
+from payments.inbox.rows import receive
 from tests.domain.stripe_objects import (
     CHARGE,
     INTENT,
@@ -132,6 +134,21 @@ async def test_distinct_events_of_one_state_publish_once(desk: Desk) -> None:
     assert desk.events(payment_id) == ["payment-requested", "payment-succeeded"]
     assert sorted(desk.outcomes()) == ["applied", *["ignored"] * 5]
     assert len(desk.history(payment_id)) == 6
+
+
+async def test_whoever_waits_hears_of_a_conflict(desk: Desk) -> None:
+    payment_id = desk.payment()
+    desk.answer(answered(intent(payment_id, "succeeded", amount=7)), payment_id)
+    await desk.settle()
+    assert desk.status(payment_id) == "CONFLICTED"
+    assert desk.notices.sent == [("payments_settled", str(payment_id))]
+
+
+async def test_word_that_holds_a_nul_is_kept_without_it(desk: Desk) -> None:
+    payload = rb'{"operation": "retrieve_refund", "outcome": "refused", "objectId": "a\u0000b"}'
+    async with transaction(desk.pool) as conn:
+        assert await receive(conn, "reconciler", "re_1/req_1", "fetched.refund", None, payload)
+    assert desk.one("select payload ->> 'objectId' from payments.inbox") == ("a\ufffdb",)
 
 
 async def test_late_money_changes_nothing_and_is_named_in_history(desk: Desk) -> None:

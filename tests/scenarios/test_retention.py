@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from tests.conftest import wait_until
-from tests.database.rows import insert_payment
+from tests.database.rows import insert_event, insert_payment
 from tests.development.databases import Database
 from tests.scenarios.stripe import event, signed
 from tests.scenarios.world import AMOUNT, World
@@ -29,8 +29,11 @@ KINDS = (
     "refund pending",
     "refunded lately",
     "disputed",
+    "dispute ended lately",
+    "dispute told of lately",
     "unanswered",
     "dead letter",
+    "letter settled lately",
     "off",
 )
 GOES = {"sound"}
@@ -66,6 +69,9 @@ values (%(id)s, %(id)s, 'create_payment_intent', %(id)s::text, '{}', 'answered',
 _REFUND = """insert into payments.refunds
   (refund_id, payment_id, amount, currency, status, processor_reference, updated_at)
   values (%(id)s, %(id)s, 1, 'EUR', '{}', %(id)s::text, {})"""
+_DISPUTE = """insert into payments.disputes
+  (dispute_id, payment_id, processor_reference, amount, currency, status, opened_at, closed_at, updated_at)
+  values (%(id)s, %(id)s, %(id)s::text, 1, 'EUR', '{}', '-infinity', {}, {})"""
 _CHANGES: dict[str, str] = {
     "young": "update payments.payments set updated_at = now() - interval '89 days' where payment_id = %(id)s",
     "open": """update payments.payments set status = 'VOIDING', amount_captured = 0 where payment_id = %(id)s""",
@@ -76,11 +82,12 @@ _CHANGES: dict[str, str] = {
     "watched": "insert into payments.watches values (%(id)s, 0, now())",
     "refund pending": _REFUND.format("PENDING", "'-infinity'"),
     "refunded lately": _REFUND.format("PROCESSED", "now()"),
-    "disputed": """insert into payments.disputes
-        (dispute_id, payment_id, processor_reference, amount, currency, status, opened_at, updated_at)
-        values (%(id)s, %(id)s, %(id)s::text, 1, 'EUR', 'needs_response', '-infinity', '-infinity')""",
+    "disputed": _DISPUTE.format("needs_response", "null", "'-infinity'"),
+    "dispute ended lately": _DISPUTE.format("won", "now()", "'-infinity'"),
+    "dispute told of lately": _DISPUTE.format("won", "'-infinity'", "now()"),
     "unanswered": "update payments.stripe_requests set state = 'parked', answered_at = null where payment_id = %(id)s",
     "dead letter": "update payments.dead_letters set resolved_at = null where payment_id = %(id)s",
+    "letter settled lately": "update payments.dead_letters set resolved_at = now() where payment_id = %(id)s",
     "off": """insert into payments.audit_findings (kind, subject, payment_id, finding)
         values ('x', %(id)s::text, %(id)s, 'x')""",
 }
@@ -202,6 +209,38 @@ def test_57_nobody_waits_for_it(database: Database) -> None:
         dispatch(conn)
         worker.commit()
         assert sorted(left(conn).values()) == [(0, 0, 0)] * 5 + [(1, 0, 0)]
+
+
+def test_57_what_was_about_nobody_is_forgotten_once_it_is_old_and_weighed(database: Database) -> None:
+    rows: dict[str, tuple[str, str | None, str | None, UUID | None]] = {
+        "foreign": ("100 days", "100 days", "foreign", None),
+        "quarantined": ("100 days", "100 days", "quarantined", None),
+        "dead": ("100 days", "100 days", "dead", None),
+        "unweighed": ("100 days", None, None, None),
+        "weighed lately": ("100 days", "89 days", "foreign", None),
+    }
+    with database.connect() as conn, database.connect("payments_worker") as worker:
+        rows["of a payment"] = ("100 days", "100 days", "ignored", insert_payment(conn))
+        for name, (received, processed, outcome, payment_id) in rows.items():
+            conn.execute(
+                "insert into payments.inbox"
+                " (source, message_id, message_type, payment_id, payload, received_at, processed_at, outcome)"
+                " values ('stripe-webhook', %s, 'x', %s, '{}', now() - %s::interval, now() - %s::interval, %s)",
+                (name, payment_id, received, processed, outcome),
+            )
+        forget(worker)
+        kept = {row[0] for row in conn.execute("select message_id from payments.inbox")}
+    assert kept == set(rows) - {"foreign", "quarantined"}
+
+
+@pytest.mark.parametrize("event_type", ["payment-succeeded", "payment-failed", "payment-voided", "payment-expired"])
+def test_57_an_end_that_is_forgotten_is_not_told_again(database: Database, event_type: str) -> None:
+    with database.connect() as conn, database.connect("payments_worker") as worker:
+        payment_id = old_payment(conn, "sound")
+        dispatch(conn)
+        forget(worker)
+        with pytest.raises(psycopg.errors.UniqueViolation, match="long ago"):
+            insert_event(conn, payment_id, event_type, 3)
 
 
 @pytest.mark.parametrize("days", [34, 6])
