@@ -121,6 +121,23 @@ def test_while_the_database_is_away_everything_says_so_and_recovers(
     assert WEBHOOK_SECRET not in api.log()
 
 
+def test_what_was_recorded_before_the_database_went_away_is_answered_as_recorded(
+    database: Database, tmp_path: Path, eventually: Callable[..., object]
+) -> None:
+    """To callers who wait for its outcome: they must not hear that nothing was recorded."""
+    with running_api(database, tmp_path / "api.log") as api, api.client() as client, ThreadPoolExecutor() as threads:
+        payment_id = client.post("/payments/authorize", json=wish()).json()["paymentId"]
+        asked = [
+            threads.submit(client.post, address, json=body, headers={"Prefer": "wait=3"})
+            for address, body in (("/payments/authorize", wish()), (f"/payments/{payment_id}/void", {}))
+        ]
+        eventually(lambda: metrics(api)["payments_http_waiters", frozenset()] == 2)
+        with database_away(database):
+            authorized, voided = (each.result() for each in asked)
+        assert (authorized.status_code, authorized.json().get("status")) == (201, "REQUESTED")
+        assert (voided.status_code, voided.json().get("status")) == (202, "VOIDING")
+
+
 def test_a_database_of_another_release_is_not_ready(database: Database, tmp_path: Path) -> None:
     with running_api(database, tmp_path / "api.log") as api:
         with database.connect() as conn:

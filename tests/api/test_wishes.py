@@ -122,6 +122,17 @@ def test_saved_payment_methods_are_charged(shop: httpx.Client, eye: psycopg.Conn
     }
 
 
+def test_a_payment_method_is_saved_in_the_place_of_the_one_before(
+    shop: httpx.Client, eye: psycopg.Connection[Any]
+) -> None:
+    customer_id = str(uuid.uuid4())
+    for customer, method in (("cus_1", "pm_card_visa"), ("cus_2", "pm_card_mastercard")):
+        saved = {"processorCustomer": customer, "paymentMethod": method}
+        assert shop.put(f"/customers/{customer_id}/payment-method", json=saved).status_code == 204
+        payment_id = shop.post("/payments/authorize", json=wish(customerId=customer_id)).json()["paymentId"]
+        assert columns_of(eye, payment_id, "payment_method", "processor_customer") == (method, customer)
+
+
 def test_refunds_need_their_own_scope(api: ApiProcess) -> None:
     path = f"/payments/{uuid.uuid4()}"
     with api.client(make_key(api.database, "writer", ["payments:write"])) as writer:
