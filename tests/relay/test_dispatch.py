@@ -86,6 +86,22 @@ def test_dispatch_merges_stragglers_with_new_rows_by_id_across_batches(
     assert delivered(admin, LANE) == first + sorted(rows)
 
 
+def test_dispatch_leaves_to_the_next_window_what_commits_while_one_is_open(
+    database: Database, admin: Connection, relay: Connection
+) -> None:
+    """A straggler of the window before: sent from within the open one as well, it would be sent twice."""
+    with database.connect(autocommit=False) as slow:
+        late = [insert_lone_event(slow, "payment-requested")]
+        early = [insert_lone_event(admin, "payment-requested")]
+        drain(relay, LANE)
+        early += [insert_lone_event(admin, "payment-requested") for _ in range(4)]
+        late.append(insert_lone_event(slow, "payment-requested"))
+        assert dispatch(relay, LANE, rows_max=2) == 2
+        slow.commit()
+    drain(relay, LANE)
+    assert delivered(admin, LANE) == early + late
+
+
 def test_dispatch_ignores_what_was_rolled_back(database: Database, admin: Connection, relay: Connection) -> None:
     with database.connect(autocommit=False) as writer:
         insert_lone_event(writer, "payment-requested")
