@@ -4,7 +4,7 @@
 tests marked `every_postgres` also on PostgreSQL 15. `embedded` or `15`: every test on that one. `all`: each on both.
 
 Their data lie in memory where there is room for it: a fresh database is some hundred files, and making and removing
-those takes five times as long on a disk. `TMPDIR` puts them, and all other passing files of a run, elsewhere.
+those can take several times as long on a disk. `TMPDIR` puts them, and all other passing files of a run, elsewhere.
 """
 
 import inspect

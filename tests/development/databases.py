@@ -28,7 +28,7 @@ class KeptConnection:
         self._kept: psycopg.Connection[Any] | None = None
 
     def ask(self, question: Callable[[psycopg.Connection[Any]], T]) -> T:
-        """What the question finds out, in one transaction a statement."""
+        """What the question finds out. It may be asked twice, so it changes nothing."""
         if self._kept is not None and not self._kept.closed:
             try:
                 return question(self._kept)

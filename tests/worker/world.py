@@ -278,7 +278,8 @@ class World:
         return row
 
     def execute(self, query: str, *values: Any) -> None:
-        self.database.kept.ask(lambda conn: conn.execute(query, values))
+        with self.database.connect() as conn:
+            conn.execute(query, values)
 
     def call(self, payment_id: UUID) -> dict[str, Any] | None:
         query = "select * from payments.stripe_requests where payment_id = %s"
