@@ -14,7 +14,7 @@ from uuid import uuid4
 from soak.system import Json, System
 
 UNSETTLED = frozenset({"REQUESTED", "PROCESSING", "CAPTURING", "VOIDING"})
-SETTLES_S = 420.0  # a create that Stripe keeps answering with the same 500 is sent anew once proved absent: 203 s were seen
+SETTLES_S = 420.0  # a create that was answered 500, again and again, is sent anew once proved absent: after 203 s once
 VISA = "pm_card_visa"
 
 
