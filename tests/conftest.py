@@ -35,7 +35,7 @@ MEMORY_BYTES_MIN = 4 * 1024**3  # a whole run keeps about one at a time
 
 def pytest_configure() -> None:
     _use_memory()
-    # One TLS context for all HTTP clients: no test speaks TLS, and each context is 40 ms of reading certificates.
+    # One TLS context for all HTTP clients: no test speaks TLS, and making each takes 40 ms of computing.
     ssl.create_default_context = functools.cache(ssl.create_default_context)  # type: ignore[assignment]
     # As structlog would without a word, but for its tracebacks with every variable: half a second of computing each.
     plain = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
