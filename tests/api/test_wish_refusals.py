@@ -170,6 +170,19 @@ def test_a_body_says_that_it_is_json_and_none_need_not(shop: httpx.Client, held:
     problem(shop.post(f"/payments/{uuid.uuid4()}/{what}"), 404, "payment_not_found")
 
 
+@pytest.mark.parametrize("what", ALL)
+def test_nothing_is_refused_for_want_of_what_a_backup_may_have_lost(
+    shop: httpx.Client, eye: psycopg.Connection[Any], held: str, what: str
+) -> None:
+    eye.execute("update payments.cluster set stripe_unlisted_since = now()")
+    try:
+        problem(shop.post(f"/payments/{uuid.uuid4()}/{what}"), 503, "catching_up")
+        problem(shop.post(f"/payments/{held}/refunds"), 503, "catching_up")
+    finally:
+        eye.execute("update payments.cluster set stripe_unlisted_since = null")
+    problem(shop.post(f"/payments/{held}/refunds"), 409, "not_refundable")
+
+
 STATES = (
     "REQUESTED", "ACTION_REQUIRED", "PROCESSING", "AUTHORIZED", "CAPTURING", "VOIDING", "SUCCEEDED", "FAILED", "VOIDED",
     "EXPIRED", "CONFLICTED",

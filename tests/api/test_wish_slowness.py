@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,6 +19,7 @@ from tests.development.databases import Database
 
 WISHES = {"capture": "AUTHORIZED", "void": "AUTHORIZED", "refunds": "SUCCEEDED"}
 COMMIT = b"COMMIT\0"  # the whole statement; BEGIN says READ COMMITTED
+LOOK = b" as they stand, for callers that read them or wait for them"
 LOCK = "select from payments.payments where payment_id = %s for update"
 KEEP_KEY = (
     "insert into payments.idempotency_keys (client_id, idempotency_key, fingerprint, response_status) "
@@ -176,6 +178,25 @@ def test_a_refund_without_a_key_is_not_to_be_repeated_blindly(
         found = problem(client.post(f"/payments/{payment_id}/refunds"), 503, "refund_outcome_unknown")
         assert found["retryable"] is False
         eventually(lambda: len(client.get(f"/payments/{payment_id}/refunds").json()["items"]) == 1)
+
+
+def test_a_connection_that_breaks_in_the_look_that_was_asked_for_leaves_the_answer_as_committed(
+    database: Database, tmp_path: Path
+) -> None:
+    with (
+        cutting_proxy(database) as (proxy, dsn),
+        running_api(database, tmp_path / "api.log", DATABASE_URL=dsn) as api,  # it has prepared no statement yet
+        api.client() as client,
+        database.connect() as eye,
+    ):
+        for what, status in WISHES.items():
+            payment_id, key = payment_in(client, eye, status), new_key()
+            first = client.post(f"/payments/{payment_id}/{what}", headers=key)
+            proxy.cut.clear()
+            proxy.word = LOOK
+            again = client.post(f"/payments/{payment_id}/{what}", headers=key | {"Prefer": "wait=1"})
+            assert proxy.cut.wait(5)
+            assert (again.status_code, again.content) == (first.status_code, first.content)
 
 
 @pytest.mark.parametrize("what", WISHES)

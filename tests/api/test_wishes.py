@@ -48,6 +48,20 @@ def test_void_of_a_hold_is_announced(shop: httpx.Client, eye: psycopg.Connection
     assert history_of(shop, payment_id)[-1] == ("void-payment", "applied", "AUTHORIZED", "VOIDING")
 
 
+@pytest.mark.parametrize(
+    ("what", "status"), [("capture", "AUTHORIZED"), ("void", "AUTHORIZED"), ("refunds", "SUCCEEDED")]
+)
+def test_the_relay_is_told_of_a_wish_after_its_commit(
+    shop: httpx.Client, api: ApiProcess, eye: psycopg.Connection[Any], what: str, status: str
+) -> None:
+    payment_id = payment_in(shop, eye, status)
+    with psycopg.connect(api.database.admin_dsn(), autocommit=True) as listener:
+        listener.execute("listen payments_outbox")
+        assert shop.post(f"/payments/{payment_id}/{what}").is_success
+        assert next(iter(listener.notifies(timeout=10, stop_after=1))).channel == "payments_outbox"
+    assert events_of(eye, payment_id)[-1][0].endswith("-requested")
+
+
 def test_void_before_the_charge_is_found_by_the_worker(shop: httpx.Client, eye: psycopg.Connection[Any]) -> None:
     payment_id = payment_in(shop, eye, "REQUESTED")
     assert shop.post(f"/payments/{payment_id}/void").json()["status"] == "VOIDING"

@@ -101,9 +101,13 @@ async def test_a_transaction_is_whole_or_nothing(database: Database) -> None:
 async def test_no_default_of_server_or_role_changes_the_isolation(database: Database) -> None:
     with database.connect() as admin:
         admin.execute(f"alter database {database.name} set default_transaction_isolation = 'repeatable read'")
-    async with open_pool(database.dsn(API), API, 2) as pool, transaction(pool) as conn:
-        row = await (await conn.execute("show transaction_isolation")).fetchone()
-    assert row == ("read committed",)
+    for behind_pooler in (False, True):  # whose sessions keep no setting for us
+        async with (
+            open_pool(database.dsn(API), API, 2, behind_pooler=behind_pooler) as pool,
+            transaction(pool) as conn,
+        ):
+            row = await (await conn.execute("show transaction_isolation")).fetchone()
+        assert row == ("read committed",)
 
 
 async def reaches(pool: Pool) -> bool:

@@ -251,13 +251,14 @@ def test_captured_money_is_counted_once(
         worker.execute("update payments.payments set amount_captured = %s where payment_id = %s", (amount, payment_id))
 
 
-def test_why_a_payment_failed_is_told_once(admin: psycopg.Connection[Any], worker: psycopg.Connection[Any]) -> None:
+@pytest.mark.parametrize("change", ["failure_reason = 'EXPIRED_CARD'", "failure_decline_code = 'lost_card'"])
+def test_why_a_payment_failed_is_told_once(
+    admin: psycopg.Connection[Any], worker: psycopg.Connection[Any], change: str
+) -> None:
     payment_id = insert_payment(admin)
     settle(admin, payment_id, "FAILED")
     with pytest.raises(CHECK, match="has ended"):
-        worker.execute(
-            "update payments.payments set failure_reason = 'EXPIRED_CARD' where payment_id = %s", (payment_id,)
-        )
+        worker.execute(f"update payments.payments set {change} where payment_id = %s", (payment_id,))
 
 
 @pytest.mark.parametrize(

@@ -289,6 +289,10 @@ def test_failed_attempt_that_nobody_can_repeat_is_the_end(before: PaymentStatus)
 def test_declined_call_of_a_payment_that_a_browser_holds_is_fetched() -> None:
     thing = intent(PAYMENT, "requires_payment_method", last_payment_error=INSUFFICIENT_FUNDS)
     assert isinstance(decide(payment(_S.ACTION_REQUIRED), said(declined(thing))), Fetch)
+    again = payment(_S.PROCESSING, was_customer_asked=True)  # with another card, perhaps
+    assert isinstance(decide(again, said(declined(thing))), Fetch)
+    voiding = payment(_S.VOIDING, was_customer_asked=True)
+    assert isinstance(decide(voiding, said(declined(thing))), Ignore)  # the cancel will tell how it ended
 
 
 @pytest.mark.parametrize("before", [_S.AUTHORIZED, _S.SUCCEEDED, _S.VOIDED])

@@ -12,12 +12,16 @@ from typing import Any
 
 import psycopg
 
+from payments.database.queries import load_queries
 from payments.development.embedded_postgres import EmbeddedPostgres
 from tests.conftest import wait_until
 
 DATABASE = "payments"
 CONNECTIONS_MAX = 80  # what the system under test needs, and not many more to take away from it
 READY_S = 60.0
+SIGN_OF_LIFE = load_queries("wakeup")["sign_of_life"].decode()
+LISTENING = """select application_name, count(*) from pg_stat_activity
+    where (query ~ '^listen ' or query = %s) and application_name ~ '^payments' group by 1"""
 STANDBY = "standby"  # what a standby calls itself, and its primary names in synchronous_standby_names
 
 
@@ -84,6 +88,10 @@ class Server:
         with psycopg.connect(self.admin_dsn(), autocommit=True, options="-c default_transaction_read_only=off") as conn:
             cursor = conn.execute(statement, values or None)
             return cursor.fetchall() if cursor.description else []
+
+    def listeners(self) -> dict[str, int]:
+        """How many sessions of each process listen: the last they said is what they listen to, or a sign of life."""
+        return dict(self.execute(LISTENING, SIGN_OF_LIFE))
 
     def _answers(self) -> bool:
         try:

@@ -10,7 +10,6 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from payments.database.queries import load_queries
 from tests.conftest import wait_until
 from tests.postgres_faults.customers import is_retryable, shopping
 from tests.postgres_faults.running import system_on
@@ -20,10 +19,6 @@ from tests.system.running import System
 
 BACK_S = 60.0  # it takes a second or two; the rest is for a busy machine
 SYNCHRONOUS = "select 1 from pg_stat_replication where sync_state = 'sync'"
-# The last a listener said: what it listens to, or a sign of life.
-LISTENING = """select application_name, count(*) from pg_stat_activity
-    where (query ~ '^listen ' or query = %s) and application_name ~ '^payments' group by 1"""
-SIGN_OF_LIFE = load_queries("wakeup")["sign_of_life"].decode()
 LISTENERS = {"payments api": 1, "payments relay": 2, "payments worker": 2}
 CANCEL_WAITS = """select pg_cancel_backend(pid) from pg_stat_activity
     where wait_event = 'SyncRep' and application_name = 'payments api'"""
@@ -99,7 +94,7 @@ def test_52_primary_dies_under_load(world: World, pair: Pair) -> None:
         customers.see_more(10)
 
     def too_few() -> dict[str, int]:
-        found: dict[str, int] = dict(pair.standby.execute(LISTENING, SIGN_OF_LIFE))
+        found = pair.standby.listeners()
         return {name: found.get(name, 0) for name, count in LISTENERS.items() if found.get(name, 0) < count}
 
     with contextlib.suppress(AssertionError):  # the next line says what is missing

@@ -121,6 +121,12 @@ def test_watch_ends_only_where_nothing_can_change_any_more(payment: Watched) -> 
             assert payment.intent_id is None or payment.is_cancelled or payment.is_compensated
 
 
+@pytest.mark.parametrize("settled", [{"is_cancelled": True}, {"is_compensated": True}, {"intent_id": None}])
+def test_watch_of_a_failed_payment_ends_once_nothing_of_it_is_open_at_stripe(settled: dict[str, Any]) -> None:
+    assert decide_watch(watched("FAILED")) == Look(intent=True, refunds=False)
+    assert decide_watch(watched("FAILED", **settled)) == Rest()
+
+
 @given(watched_payments)
 def test_watch_never_asks_for_an_intent_that_nobody_knows(payment: Watched) -> None:
     decision = decide_watch(payment)

@@ -273,3 +273,16 @@ def test_52_killed_again_and_again_and_everything_ends_all_the_same(world: World
         (intent,) = world.sandbox.intents(payment_id)
         assert intent["amount_captured"] == 1000
     assert world.dead() == []
+
+
+def test_answers_under_a_key_are_forgotten_before_the_payments_they_were_about(world: World) -> None:
+    for days in (6, 8):
+        world.execute(
+            "insert into payments.idempotency_keys"
+            " (client_id, idempotency_key, fingerprint, response_status, created_at)"
+            " values ('shop', %s, sha256(''), 201, now() - make_interval(days => %s))",
+            f"{days} days",
+            days,
+        )
+    world.start_worker(PAYMENTS_RECONCILE_AFTER_S="1", PAYMENTS_IDEMPOTENCY_DAYS="7", PAYMENTS_RETENTION_DAYS="90")
+    wait_until(lambda: world.rows("select idempotency_key from payments.idempotency_keys") == [("6 days",)])

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from payments.domain.identifiers import new_id
 from tests.conftest import wait_until
 from tests.reconciler.test_lost_answers import a_day_ago
 from tests.reconciler.test_watches import browser_payment
@@ -29,9 +30,60 @@ def test_one_object_that_stripe_cannot_show_holds_up_nobody(world: World) -> Non
     assert world.status(bad) == "ACTION_REQUIRED"
 
 
+def test_one_object_that_stripe_cannot_show_puts_off_no_look_at_others(world: World) -> None:
+    """Both are due at once: Stripe is not taken to be away, and the other is looked at again, soon."""
+    worker = world.start_worker(**QUICK)
+    bad, bad_intent = browser_payment(world)
+    good, _ = browser_payment(world)
+    worker.stop()
+    match = {"path": f"{INTENTS}/{bad_intent}", "method": "GET"}
+    world.sandbox.steer("POST", "faults", fault="status", status=500, match=match, times=None)
+    world.execute("update payments.watches set next_look_at = now(), looks = 0")
+    restarted = world.start_worker(**QUICK)
+    wait_until(lambda: [one["count"] for one in restarted.logged("watches.unanswered")])
+    looks = "select looks from payments.watches where payment_id = %s"
+    wait_until(lambda: world.row(looks, good)[0] >= 2)
+    assert world.row(looks, bad) == (0,)
+
+
+SLOW: dict[str, Any] = QUICK | {"STRIPE_TIMEOUT_S": "10", "PAYMENTS_LEASE_S": "20"}
+CLAIMED = "select next_look_at > now() + interval '10 s' from payments.watches"
+
+
+def test_an_order_that_claims_a_hold_during_the_last_look_keeps_it(world: World) -> None:
+    """Its capture, say, was begun and refused meanwhile: the hold is there, and is wanted."""
+    payment_id = world.request(capture_method="manual")
+    worker = world.start_worker(**QUICK)
+    wait_until(world.settled(payment_id, "AUTHORIZED"))
+    worker.stop()
+    world.sandbox.steer("POST", "faults", fault="slow", delay_s=2.0, match={"path": f"{INTENTS}/*", "method": "GET"})
+    world.execute("update payments.watches set next_look_at = now()")
+    worker = world.start_worker(**SLOW, PAYMENTS_ORPHAN_HOLD_HOURS="0.0001")
+    wait_until(lambda: world.row(CLAIMED) == (True,))
+    world.execute("update payments.payments set order_id = %s", new_id())
+    (looked,) = wait_until(lambda: worker.logged("payment.looked_at"))
+    assert looked["limit"] == "orphaned"
+    assert world.status(payment_id) == "AUTHORIZED"
+
+
+def test_a_look_that_was_overtaken_does_not_put_off_the_new_watch(world: World) -> None:
+    """It has no news, as it was when it began; meanwhile a wish has begun the watch anew."""
+    worker = world.start_worker(**QUICK)
+    browser_payment(world)
+    worker.stop()
+    world.sandbox.steer("POST", "faults", fault="slow", delay_s=2.0, match={"path": f"{INTENTS}/*", "method": "GET"})
+    world.execute("update payments.watches set next_look_at = now(), looks = 7")
+    worker = world.start_worker(**SLOW)
+    wait_until(lambda: world.row(CLAIMED) == (True,))
+    world.execute("update payments.watches set looks = 0, next_look_at = now() + interval '1 hour'")
+    (looked,) = wait_until(lambda: worker.logged("payment.looked_at"))
+    assert (looked["sight"], looked["looks"]) == ("no news", 8)
+    assert world.row("select looks, next_look_at > now() + interval '50 minutes' from payments.watches") == (0, True)
+
+
 def test_a_look_that_was_overtaken_does_not_end_the_new_watch(world: World) -> None:
     """It finds all at rest, as it was when it began; meanwhile a wish has begun the watch anew."""
-    worker = world.start_worker(**QUICK | {"STRIPE_TIMEOUT_S": "10", "PAYMENTS_LEASE_S": "20"})
+    worker = world.start_worker(**SLOW)
     payment_id = world.request(payment_method="pm_card_chargeDeclined")
     wait_until(world.settled(payment_id, "FAILED"))
     wait_until(lambda: world.sandbox.intents(payment_id)[0]["status"] == "canceled")
@@ -39,7 +91,7 @@ def test_a_look_that_was_overtaken_does_not_end_the_new_watch(world: World) -> N
     world.execute("delete from payments.stripe_requests where operation = 'cancel_payment_intent'")
     world.sandbox.steer("POST", "faults", fault="slow", delay_s=2.0, match={"path": f"{INTENTS}/*", "method": "GET"})
     world.execute("insert into payments.watches (payment_id, looks, next_look_at) values (%s, 1, now())", payment_id)
-    wait_until(lambda: world.row("select next_look_at > now() + interval '10 s' from payments.watches") == (True,))
+    wait_until(lambda: world.row(CLAIMED) == (True,))
     world.execute("update payments.watches set looks = 0, next_look_at = now() + interval '1 hour'")
     wait_until(lambda: [one["sight"] for one in worker.logged("payment.looked_at")][-1:] == ["at rest"])
     assert world.row("select looks, next_look_at > now() + interval '50 minutes' from payments.watches") == (0, True)

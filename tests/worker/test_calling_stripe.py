@@ -49,6 +49,17 @@ def test_straight_way(world: World) -> None:
     }
 
 
+def test_no_more_calls_are_under_way_than_may_be(world: World) -> None:
+    for _ in range(6):
+        world.request()
+    world.sandbox.fault("slow", delay_s=0.5, times=None)
+    world.start_worker(PAYMENTS_WORKER_CONCURRENCY="2")
+    wait_until(lambda: world.row("select count(*) from payments.stripe_requests where state = 'answered'") == (6,))
+    at_once = """select count(*) from payments.stripe_requests a join payments.stripe_requests b
+        on a.last_attempt_at between b.last_attempt_at and b.answered_at group by a.call_id order by 1 desc limit 1"""
+    assert world.row(at_once) == (2,)
+
+
 @pytest.mark.parametrize(
     "fault",
     [

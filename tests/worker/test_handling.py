@@ -270,6 +270,39 @@ def test_handler_keeps_an_answer_that_comes_after_the_reconciler_was_called(data
     on_bench(database, test)
 
 
+def test_handler_takes_no_answer_back_when_stripe_repeats_itself_to_another_attempt(database: Database) -> None:
+    async def test(bench: Bench) -> None:
+        lease = await bench.lease()
+
+        async def overtake() -> None:
+            bench.during_call, bench.outcome = None, ANSWER
+            await bench.steal()
+            await bench.handle(msgspec.structs.replace(lease, read_ct=lease.read_ct + 1))
+            bench.outcome = REPEATED
+
+        bench.during_call = overtake
+        await bench.handle(lease)
+        assert bench.rows("select state, outcome from payments.stripe_requests") == [("answered", "answered")]
+
+    on_bench(database, test)
+
+
+def test_handler_counts_the_age_of_a_key_from_its_first_attempt(database: Database) -> None:
+    async def test(bench: Bench) -> None:
+        bench.outcome = Unknown("timeout")
+        await bench.handle(await bench.lease())
+        age = "first_attempt_at - interval '2 hours'"
+        (first,) = bench.rows(
+            f"update payments.stripe_requests set first_attempt_at = {age} returning first_attempt_at"
+        )
+        bench.rows("update pgmq.q_payment_requested set vt = now() returning msg_id")
+        await bench.handle(await bench.lease())
+        assert len(bench.sent) == 2
+        assert bench.rows("select first_attempt_at from payments.stripe_requests") == [first]
+
+    on_bench(database, test)
+
+
 def test_handler_leaves_a_later_attempt_alone_when_a_late_one_ends_in_doubt(database: Database) -> None:
     async def test(bench: Bench) -> None:
         lease = await bench.lease()

@@ -1,0 +1,54 @@
+"""Which of Stripe's balance transactions are kept, and for which payment."""
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from payments.database.queries import load_queries
+from tests.database.rows import insert_payment
+from tests.development.databases import Database
+
+KEEP = load_queries("balance")["keep"].decode()
+
+
+@pytest.mark.every_postgres
+def test_money_is_kept_for_the_payment_of_its_intent_or_else_for_the_one_it_names(database: Database) -> None:
+    """Named by metadata alone: money that the books know nothing of, as of a second charge, is what they must show."""
+    with database.connect() as admin:
+        payment_id, other_id = insert_payment(admin), insert_payment(admin)
+        admin.execute(
+            "update payments.payments set processor_payment_intent = 'pi_known' where payment_id = %s", (payment_id,)
+        )
+
+    def booked(number: int, intent_id: str | None, named: object) -> dict[str, object]:
+        return {
+            "transaction_id": f"txn_{number}",
+            "kind": "charge",
+            "about": "charge",
+            "source": f"ch_{number}",
+            "named_payment_id": named and str(named),
+            "intent_id": intent_id,
+            "amount": 1000,
+            "fee": 30,
+            "currency": "EUR",
+            "exchange_rate": None,
+            "moved": 1000,
+            "moved_currency": "EUR",
+            "created_at": datetime(2026, 1, 1, tzinfo=UTC).isoformat(),
+        }
+
+    rows = [
+        booked(1, "pi_known", None),
+        booked(2, "pi_known", other_id),
+        booked(3, "pi_unheard_of", payment_id),
+        booked(4, "pi_unheard_of", None),
+    ]
+    with database.connect("payments_worker") as worker:
+        for _ in range(2):
+            worker.execute(KEEP, {"rows": json.dumps(rows)})
+    with database.connect() as admin:
+        kept = admin.execute(
+            "select transaction_id, payment_id from payments.balance_transactions order by 1"
+        ).fetchall()
+    assert kept == [("txn_1", payment_id), ("txn_2", payment_id), ("txn_3", payment_id)]

@@ -1,0 +1,54 @@
+"""What was made beyond Stripe's memory of events is listed in slices, each of which ends."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from payments.reconciler.jobs import Surroundings
+from payments.reconciler.slices import OVERLAP, SPAN_MIN, Slice
+from payments.reconciler.stock import take_stock
+from payments.stripe_gateway.outcomes import Answered
+
+SINCE = datetime(2026, 1, 1, tzinfo=UTC)
+LEAST = OVERLAP + SPAN_MIN
+
+
+class OneMoment:
+    """A Stripe where so many pages of somebody else's PaymentIntents, and nothing else, were made in one moment."""
+
+    def __init__(self, pages: int) -> None:
+        self._pages = pages
+
+    async def list_payment_intents(self, _gte: int, _lte: int, after: str | None) -> Answered:
+        page = int(after.removeprefix("pi_")) + 1 if after else 1
+        one = {"id": f"pi_{page}", "object": "payment_intent", "metadata": {}, "status": "succeeded"}
+        return self._list([one], has_more=page < self._pages)
+
+    async def list_refunds(self, **_: Any) -> Answered:
+        return self._list([], has_more=False)
+
+    async def list_disputes(self, **_: Any) -> Answered:
+        return self._list([], has_more=False)
+
+    def _list(self, objects: list[dict[str, Any]], *, has_more: bool) -> Answered:
+        return Answered({"object": "list", "data": objects, "has_more": has_more}, 200, "req_1")
+
+
+@pytest.mark.parametrize(
+    ("span", "pages", "is_whole"),
+    [
+        (LEAST, 2, True),
+        (LEAST, 5, True),  # it cannot be halved: all that it holds is taken
+        (2 * LEAST, 2, True),
+        (2 * LEAST, 3, False),
+    ],
+)
+def test_slice_that_holds_too_much_is_left_unless_it_is_the_least(
+    span: timedelta, pages: int, *, is_whole: bool
+) -> None:
+    around = cast("Surroundings", SimpleNamespace(gateway=OneMoment(pages)))
+    taken = asyncio.run(take_stock(around, Slice(SINCE, SINCE + span, by_objects=True), pages_max=2))
+    assert taken.is_whole is is_whole
