@@ -8,7 +8,7 @@ import pytest
 from payments.domain.identifiers import new_id
 from payments.inbox.verdicts import WAIT_S_MAX
 from tests.domain.stories import expanded, said_no
-from tests.domain.stripe_objects import INTENT, answered, declined, dispute, event, fetched, intent, refund, refused
+from tests.domain.stripe_objects import INTENT, answered, declined, dispute, event, intent, refund, refused
 from tests.inbox.conftest import Desk
 
 pytestmark = pytest.mark.anyio
@@ -131,16 +131,6 @@ async def test_late_money_goes_back_once_however_often_it_is_heard_of(desk: Desk
     await desk.settle()
     assert desk.one("select amount_reserved, amount_refunded from payments.payments") == (1000, 0)
     assert desk.events(payment_id)[-1] == "refund-processed"
-
-
-async def test_late_money_that_one_batch_tells_of_twice_goes_back_once(desk: Desk) -> None:
-    payment_id = await fail(desk)
-    desk.truth.intents[INTENT] = expanded(intent(payment_id, "succeeded"))
-    for number in range(2):
-        desk.answer(fetched(intent(payment_id, "succeeded"), 1_000), payment_id, number)
-    await desk.settle()
-    assert desk.sql(REFUNDS, payment_id) == [(1000, "REQUESTED", False, "compensation", None)]
-    assert [row[4] for row in desk.history(payment_id)].count("compensated") == 1
 
 
 async def test_late_hold_is_let_go(desk: Desk) -> None:

@@ -102,6 +102,23 @@ def test_dispatch_leaves_to_the_next_window_what_commits_while_one_is_open(
     assert delivered(admin, LANE) == early + late
 
 
+def test_dispatch_leaves_to_the_next_window_what_began_before_one_was_open_and_commits_within(
+    database: Database, admin: Connection, relay: Connection
+) -> None:
+    """Its ids lie among those of the window, which did not see it: it is the next window's straggler."""
+    early = [insert_lone_event(admin, "payment-requested")]
+    drain(relay, LANE)
+    with database.connect(autocommit=False) as slow:
+        late = [insert_lone_event(slow, "payment-requested")]
+        early += [insert_lone_event(admin, "payment-requested") for _ in range(4)]
+        late.append(insert_lone_event(slow, "payment-requested"))
+        early.append(insert_lone_event(admin, "payment-requested"))
+        assert dispatch(relay, LANE, rows_max=2) == 2
+        slow.commit()
+    drain(relay, LANE)
+    assert delivered(admin, LANE) == early + late
+
+
 def test_dispatch_ignores_what_was_rolled_back(database: Database, admin: Connection, relay: Connection) -> None:
     with database.connect(autocommit=False) as writer:
         insert_lone_event(writer, "payment-requested")

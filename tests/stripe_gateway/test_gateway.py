@@ -240,6 +240,7 @@ def test_gateway_knows_a_misused_key() -> None:
         (429, None, "Retry-After: soon\r\n", RateLimited(None, "req_1", None)),
         (429, None, "Retry-After: nan\r\n", RateLimited(None, "req_1", None)),
         (429, None, "Retry-After: -1\r\n", RateLimited(None, "req_1", None)),
+        (429, None, "Retry-After: 86400\r\n", RateLimited(None, "req_1", None)),
     ],
 )
 def test_gateway_knows_rate_limits(status: int, code: str | None, retry_after: str, expected: RateLimited) -> None:

@@ -204,6 +204,7 @@ def test_09_old_key_of_what_stripe_does_but_once_is_not_used_again(world: World)
     for wish in wishes:
         assert wish.keys() == {wish.key(2)}
         assert wish.effects() == wish.wanted
+        assert [call["outcome"] for call in wish.calls()] == ["superseded", "answered"]
 
 
 def test_10_refused_api_key_stops_all_four_and_fails_nobody(world: World) -> None:

@@ -247,7 +247,8 @@ def test_handler_takes_nothing_from_the_reconciler_when_another_attempt_ends_in_
 
         bench.during_call = overtake
         await bench.handle(lease)
-        assert bench.rows("select state, attempts from payments.stripe_requests") == [("to_reconcile", 2)]
+        kept = "select state, attempts, http_status, last_error from payments.stripe_requests"
+        assert bench.rows(kept) == [("to_reconcile", 2, 500, "Stripe keeps repeating: HTTP 500")]
 
     on_bench(database, test)
 

@@ -6,11 +6,14 @@ from typing import TypeVar
 import pytest
 
 from payments.database.connections import Pool, open_pool
-from payments.worker.limiter import RECOVERY_S, SHARE_MIN, Limiter
+from payments.database.queries import load_queries
+from payments.worker.limiter import AHEAD_S_MAX, RECOVERY_S, SHARE_MIN, Limiter
+from tests.conftest import wait_until_async
 from tests.development.databases import Database
 
 T = TypeVar("T")
 RATE = 50
+RESERVE = load_queries("worker")["reserve_calls"].decode()
 
 
 def with_pool(database: Database, do: Callable[[Pool], Awaitable[T]]) -> T:
@@ -44,6 +47,28 @@ def test_limiter_holds_one_rate_for_many_workers(database: Database) -> None:
     assert len(calls) >= RATE * 2.5 * 0.8
     # Each got its share: nobody's reservation reaches further than a second.
     assert calls[-1] - calls[0] <= 2.5 + 1.1
+
+
+@pytest.mark.every_postgres
+def test_limiter_gives_no_moment_to_two_workers_that_ask_at_once(database: Database) -> None:
+    """One waits for the other's commit, and begins where that one's calls end."""
+    wanted = 20
+    waits = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+    ends = "select extract(epoch from next_call_at)::float8 from payments.rate_limits where resource = 'stripe'"
+
+    async def main(pool: Pool) -> None:
+        with database.connect("payments_worker", autocommit=False) as first, database.connect() as eye:
+            values = {"ahead_s_max": AHEAD_S_MAX, "calls_per_s": RATE, "recovery_s": RECOVERY_S, "wanted": wanted}
+            first.execute(RESERVE, values)
+            second = asyncio.create_task(Limiter(pool, RATE).take(wanted, is_busy=False))
+            await wait_until_async(lambda: eye.execute(waits).fetchone() == (1,))
+            (first_ends,) = first.execute(ends).fetchone() or (0.0,)
+            first.commit()
+            assert len(await second) == wanted
+            (second_ends,) = eye.execute(ends).fetchone() or (0.0,)
+        assert second_ends - first_ends >= wanted / RATE - 0.001
+
+    with_pool(database, main)
 
 
 def test_limiter_keeps_what_was_not_needed(database: Database) -> None:
