@@ -10,6 +10,7 @@ from typing import Any, assert_never
 from uuid import UUID
 
 import msgspec
+import psycopg
 import structlog
 
 from payments.database.connections import statements, transaction
@@ -73,12 +74,13 @@ async def has_doubtful(around: Surroundings) -> bool:
         return await (await conn.execute(_QUERIES["has_doubtful"])).fetchone() is not None
 
 
-async def find_cases(around: Surroundings) -> list[Case]:
-    """The calls to reconcile, from the oldest on, that have been quiet for long enough."""
+async def find_cases(around: Surroundings, *, swept: bool) -> list[Case]:
+    """The calls to reconcile that have been quiet for long enough: first those to be swept for, or the others."""
     values = {
         "quiet_s": around.settings.reconcile_after_s,
         "attempt_s": around.settings.lease_s + around.settings.stripe_timeout_s,
         "key_s": KEY_AGE_MAX.total_seconds(),
+        "swept": swept,
         "rows_max": CALLS_MAX,
     }
     async with statements(around.pool) as conn:
@@ -120,19 +122,17 @@ async def look_into(around: Surroundings, cases: list[Case]) -> None:
 
     async def one(case: Case) -> None:
         async with limit:
-            await settle(around, case, await _ask(around, case.doubtful))
+            evidence: Evidence | Refusal
+            try:
+                evidence = await _ask(around, case.doubtful)
+            except Refusal as error:
+                evidence = error
+            await settle(around, case, evidence)
 
     results = await asyncio.gather(*(one(case) for case in cases), return_exceptions=True)
-    away = None
-    for case, result in zip(cases, results, strict=True):
-        if isinstance(result, StripeAway):
-            away = result
-        elif isinstance(result, Refusal):
-            await park(around, case, f"Stripe refused to show what became of it: {result}", ())
-        elif isinstance(result, BaseException):
-            raise result
-    if away is not None:
-        raise away
+    broken = [result for result in results if isinstance(result, BaseException)]
+    if broken:  # a fault of ours says more than Stripe's silence
+        raise next((error for error in broken if not isinstance(error, StripeAway)), broken[0])
 
 
 async def _ask(around: Surroundings, doubtful: Doubtful) -> Evidence:
@@ -165,8 +165,22 @@ async def _look_through_refunds(around: Surroundings, doubtful: Doubtful, histor
     return Evidence(decide_by_list(doubtful, refunds), request_id, history_id)
 
 
-async def settle(around: Surroundings, case: Case, evidence: Evidence) -> None:
-    """One transaction for what follows from a verdict, if the call still is to be reconciled."""
+async def settle(around: Surroundings, case: Case, evidence: Evidence | Refusal) -> None:
+    """One transaction for what follows from a verdict, if the call still is to be reconciled.
+
+    While somebody keeps its payment locked, the call stays as it is, and the others have their turn.
+    """
+    try:
+        await _settle(around, case, evidence)
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
+        around.found["calls of locked payments"] += 1
+        log.warning("call.unsettled", payment_id=str(case.doubtful.payment_id), error=str(error).strip())
+
+
+async def _settle(around: Surroundings, case: Case, evidence: Evidence | Refusal) -> None:
+    if isinstance(evidence, Refusal):
+        await park(around, case, f"Stripe refused to show what became of it: {evidence}", ())
+        return
     verdict = evidence.verdict
     match verdict:
         case Found():
@@ -266,7 +280,8 @@ def _kind(found: dict[str, Any]) -> Kind:
 
 async def reconcile_calls(around: Surroundings) -> bool:
     """Settles what can be asked for directly; whether the rest would have to be swept for is the sweep's business."""
-    cases = [case for case in await find_cases(around) if decide_question(case.doubtful) is not Question.CREATED]
+    found = await find_cases(around, swept=False)
+    cases = [case for case in found if decide_question(case.doubtful) is not Question.CREATED]
     around.found["doubtful calls"] += len(cases)
     await look_into(around, cases)
     return False

@@ -53,7 +53,8 @@ class Sweep(msgspec.Struct, frozen=True):
 
 async def sweep(around: Surroundings) -> bool:
     """Looks through one part; whether the sweep goes on. Raises StripeAway."""
-    cases = [case for case in await find_cases(around) if decide_question(case.doubtful) is Question.CREATED]
+    found = await find_cases(around, swept=True)
+    cases = [case for case in found if decide_question(case.doubtful) is Question.CREATED]
     if not cases:
         return False
     around.found["doubtful calls"] += len(cases)

@@ -116,6 +116,7 @@ select from payments.stripe_requests where state = 'to_reconcile' limit 1;
 -- young key Stripe has kept an error, which is all that an attempt still on its way can get. Under an old one such an attempt
 -- may take effect: until its lease and its time limit have both run out.
 -- A restored backup may have lost attempts; none was made before its payment was.
+-- First those to be swept for, or (not `swept`) those to be asked for: neither kind may hide the other behind its first rows.
 select
   c.call_id, c.payment_id, c.subject_id, c.operation, p.status, p.processor_payment_intent, p.capture_id, f.status,
   least(c.first_attempt_at, p.created_at), q.quiet_at, c.parameters ->> 'cancellation_reason', c.swept_to
@@ -130,7 +131,8 @@ cross join lateral (
     end)
 ) q (quiet_at)
 where c.state = 'to_reconcile' and q.quiet_at <= clock_timestamp()
-order by c.call_id
+order by
+  (c.operation = 'create_payment_intent' and p.processor_payment_intent is null) <> %(swept)s::boolean, c.call_id
 limit %(rows_max)s;
 
 -- name: begin_sweep

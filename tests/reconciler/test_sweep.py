@@ -290,12 +290,45 @@ async def test_nothing_is_proved_while_the_last_attempt_may_still_be_at_work(ben
 async def test_a_call_that_an_operator_has_by_now_is_not_settled(bench: Bench) -> None:
     """A verdict may come late: what was parked or answered meanwhile stays so, and no command goes out."""
     bench.doubtful_refund()
-    (case,) = await calls.find_cases(bench.around)
+    (case,) = await calls.find_cases(bench.around, swept=False)
     bench.conn.execute("update payments.stripe_requests set state = 'parked'")
     for verdict in (Absent(), Found(())):
         await calls.settle(bench.around, case, calls.Evidence(verdict, None, 0))
     assert bench.calls() == [("parked", None)]
     assert bench.refund_commands() == []
+
+
+async def test_a_payment_that_somebody_keeps_locked_holds_up_no_other_call(bench: Bench, database: Database) -> None:
+    locked, refund_id, other = bench.doubtful(), bench.doubtful_refund(), bench.doubtful()
+    with database.connect(autocommit=False) as operator:
+        operator.execute("select from payments.payments where payment_id = %s for update", (locked,))
+        assert await sweep(bench.around) is False
+        await calls.reconcile_calls(bench.around)
+        assert bench.calls() == [("to_reconcile", None), ("answered", "absent"), ("answered", "absent")]
+        assert (bench.commands(), bench.refund_commands()) == ([(str(other),)], [(str(refund_id),)])
+    await sweep(bench.around)
+    assert bench.calls() == [("answered", "absent")] * 3
+    assert bench.commands() == [(str(other),), (str(locked),)]
+
+
+async def test_calls_that_wait_for_the_sweep_hide_none_that_can_be_asked_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calls, "CALLS_MAX", 1)
+    bench.doubtful()
+    refund_id = bench.doubtful_refund()
+    await calls.reconcile_calls(bench.around)
+    assert bench.refund_commands() == [(str(refund_id),)]
+
+
+async def test_calls_that_can_be_asked_for_hide_none_from_the_sweep(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calls, "CALLS_MAX", 1)
+    bench.doubtful_refund()
+    payment_id = bench.doubtful()
+    await sweep(bench.around)
+    assert bench.commands() == [(str(payment_id),)]
 
 
 @pytest.mark.parametrize("asks", [calls.reconcile_calls, look_at_watches], ids=["a call", "a watch"])
