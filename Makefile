@@ -4,7 +4,11 @@ VENV := .venv
 PYTHON = $(VENV)/bin/python
 ARGS ?=
 # As many test processes as cores, each with servers of its own; a file's tests stay together, and share what is slow to start.
-PARALLEL ?= -n logical --maxprocesses 4 --dist loadfile
+# In the order of tests/conftest.py, not those files first that have many tests.
+PARALLEL ?= -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+# Python keeps what it has compiled, also where the environment says otherwise: else every process compiles all of ours anew.
+export PYTHONDONTWRITEBYTECODE =
 
 # Compiled for every platform and Python from 3.11 on. Without header and annotations, so that no registry is named.
 COMPILE = $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \

@@ -91,6 +91,13 @@ def test_authorize_answers_201_when_the_browser_must_act(shop: httpx.Client, api
     assert answer.json()["nextAction"]["clientSecret"] == "pi_1_secret_2"
 
 
+def test_authorize_answers_201_when_nobody_knows_yet_whether_money_moved(shop: httpx.Client, api: ApiProcess) -> None:
+    body = wish()
+    later(api, id_of_cart(api, body), "CONFLICTED", notify=True)
+    answer = shop.post("/payments/authorize", json=body, headers={"Prefer": "wait=20"})
+    assert (answer.status_code, answer.json()["status"]) == (201, "CONFLICTED")
+
+
 def test_authorize_answers_with_the_state_as_it_stands_when_time_is_up(shop: httpx.Client) -> None:
     began = time.monotonic()
     answer = shop.post("/payments/authorize", json=wish(), headers={"Prefer": "respond-async, wait=1"})

@@ -119,6 +119,14 @@ def test_dispatch_leaves_to_the_next_window_what_began_before_one_was_open_and_c
     assert delivered(admin, LANE) == early + late
 
 
+def test_settling_a_lane_sends_once_what_is_left_of_an_open_window(admin: Connection, relay: Connection) -> None:
+    """As after a restore of a backup that was made between two batches."""
+    ids = [insert_lone_event(admin, "payment-requested") for _ in range(5)]
+    assert dispatch(relay, LANE, rows_max=2) == 2
+    assert one(admin, "select payments.settle_lane(%s)", LANE) == 3
+    assert delivered(admin, LANE) == ids
+
+
 def test_dispatch_ignores_what_was_rolled_back(database: Database, admin: Connection, relay: Connection) -> None:
     with database.connect(autocommit=False) as writer:
         insert_lone_event(writer, "payment-requested")
