@@ -181,7 +181,7 @@ def _against_queue(system: System, queue: str) -> Iterable[Fault]:
         select aggregate_id::text from (
           select
             o.aggregate_id, o.sequence, lag(o.sequence) over (partition by o.aggregate_id order by q.msg_id) as last
-          from pgmq.q_{queue} q join payments.outbox o on o.event_id::text = q.headers ->> 'ce-id'
+          from pgmq.q_{queue} q join payments.outbox o on o.event_id = (q.headers ->> 'ce-id')::uuid
         ) s where last >= sequence limit 3
         """
     )
