@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 from uuid import UUID
 
@@ -17,7 +18,7 @@ from payments.queues.queue import Leased, Queue
 from payments.stripe_gateway.gateway import StripeGateway
 from payments.stripe_gateway.outcomes import Answered, KeyMisused, Outcome, RateLimited, Unknown
 from payments.wakeup import Notifier
-from payments.worker import handling
+from payments.worker import calls, handling
 from payments.worker.create_payment_intent import CREATE_PAYMENT_INTENT
 from payments.worker.handling import FAULTS_MAX, Handler, Surroundings
 from tests.database.rows import insert_payment
@@ -300,6 +301,26 @@ def test_handler_counts_the_age_of_a_key_from_its_first_attempt(database: Databa
         await bench.handle(await bench.lease())
         assert len(bench.sent) == 2
         assert bench.rows("select first_attempt_at from payments.stripe_requests") == [first]
+
+    on_bench(database, test)
+
+
+def test_handler_takes_the_age_of_a_key_from_the_clock_that_all_hosts_share(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This host's may be hours behind: a key that Stripe has forgotten would charge anew."""
+
+    async def tomorrow(_: Connection) -> datetime:
+        return datetime.now(UTC) + timedelta(hours=25)
+
+    async def test(bench: Bench) -> None:
+        bench.outcome = Unknown("timeout")
+        await bench.handle(await bench.lease())
+        bench.rows("update pgmq.q_payment_requested set vt = now() returning msg_id")
+        monkeypatch.setattr(calls, "database_time", tomorrow)
+        await bench.handle(await bench.lease())
+        assert len(bench.sent) == 1
+        assert bench.rows("select state from payments.stripe_requests") == [("to_reconcile",)]
 
     on_bench(database, test)
 
