@@ -38,6 +38,7 @@ full_page_writes = off
 shared_buffers = 64MB
 max_wal_size = 256MB
 max_prepared_transactions = 8            # a prepared transaction is the sturdiest way to hold one open
+dynamic_shared_memory_type = mmap        # files that go with the data; a killed server leaves POSIX segments
 """
 
 
