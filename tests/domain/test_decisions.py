@@ -144,6 +144,12 @@ def test_cancelled_at_stripe_is_voided_or_expired(
     assert decision.event == f"payment-{status.lower()}"
 
 
+def test_cancelled_by_a_time_limit_is_voided_for_whoever_wished_to_void_meanwhile() -> None:
+    abandoned = fresh("canceled", cancellation_reason="abandoned")
+    assert applied(payment(_S.VOIDING), abandoned).after.status is _S.VOIDED
+    assert applied(payment(_S.ACTION_REQUIRED), abandoned).after.status is _S.FAILED
+
+
 def test_cancelled_after_success_is_fetched_and_then_a_conflict() -> None:
     assert isinstance(decide(payment(_S.SUCCEEDED), seen("canceled")), Fetch)
     assert isinstance(decide(payment(_S.SUCCEEDED), fresh("canceled")), Conflict)
@@ -307,8 +313,9 @@ def test_call_refused_for_what_the_payment_asked_fails_it() -> None:
         "param": "payment_method",
         "message": "No such",
     }
-    after = applied(payment(), said(refused(error, 400))).after
-    assert after.failure == Failure(FailureReason.PROCESSING_ERROR, "resource_missing", "No such")
+    for before in (_S.REQUESTED, _S.VOIDING):  # voided while the call was under way: there is nothing to cancel
+        after = applied(payment(before), said(refused(error, 400))).after
+        assert after.failure == Failure(FailureReason.PROCESSING_ERROR, "resource_missing", "No such")
 
 
 def test_call_refused_for_how_it_was_made_is_parked() -> None:
@@ -363,6 +370,17 @@ def test_facts_that_contradict_ours_are_a_conflict(fault: dict[str, Any]) -> Non
     hint = decide(before, seen("succeeded", **fault))
     assert isinstance(hint, Fetch), "an event is a hint: the object decides"
     assert hint.object_id == fault.get("id", INTENT)
+
+
+def test_first_event_that_contradicts_ours_is_a_hint_as_well() -> None:
+    assert isinstance(decide(payment(), told("payment_intent.created", intent(PAYMENT, "processing", amount=7))), Fetch)
+
+
+def test_hold_of_another_amount_than_asked_for_is_a_conflict() -> None:
+    fields: dict[str, Any] = {"capture_method": "manual", "amount_capturable": 900}
+    before = payment(_S.PROCESSING, capture_method="manual")
+    assert isinstance(decide(before, fresh("requires_capture", **fields)), Conflict)
+    assert isinstance(decide(before, seen("requires_capture", **fields)), Fetch)
 
 
 def test_declined_call_with_facts_that_contradict_ours_is_a_conflict() -> None:

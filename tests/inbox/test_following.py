@@ -333,6 +333,16 @@ async def test_capture_of_another_amount_than_asked_for_is_a_conflict(desk: Desk
     assert "payment-succeeded" not in desk.events(payment_id)
 
 
+async def test_capture_of_a_part_is_told_with_the_part(desk: Desk) -> None:
+    payment_id, capture_id = await capturing(desk, 600)
+    done = intent(payment_id, "succeeded", capture_method="manual", amount_received=600)
+    answer = {**answered(expanded(done), "capture_payment_intent"), "subjectId": str(capture_id)}
+    desk.answer(answer, payment_id, 2)
+    await desk.settle()
+    told = "select payload -> 'amount' from payments.outbox where event_type = 'payment-succeeded'"
+    assert (desk.status(payment_id), desk.sql(told)) == ("SUCCEEDED", [(600,)])
+
+
 async def test_refused_capture_of_an_earlier_wish_changes_nothing(desk: Desk) -> None:
     payment_id, capture_id = await capturing(desk)
     no = said_no("capture_payment_intent", intent(payment_id, "requires_capture", capture_method="manual"))

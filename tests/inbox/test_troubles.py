@@ -33,7 +33,7 @@ def command(desk: Desk, *words: str) -> int:
 POISON = """
 create function public.refuse() returns trigger language plpgsql as $$
 begin
-  if new.payment_id = '{payment_id}' then raise exception 'poison' using errcode = 'check_violation'; end if;
+  if new.payment_id = '{payment_id}' then raise exception 'poison' using errcode = '{errcode}'; end if;
   return new;
 end $$;
 create trigger refuse before update on payments.payments for each row execute function public.refuse();
@@ -52,7 +52,7 @@ async def test_poison_is_given_up_after_its_attempts_while_the_others_flow(
 ) -> None:
     payments = [succeed(desk, number) for number in range(5)]
     poisoned = payments[2]
-    desk.admin.execute(POISON.format(payment_id=poisoned))
+    desk.admin.execute(POISON.format(payment_id=poisoned, errcode="check_violation"))
     await desk.recorder.run_once()
     assert [desk.status(payment_id) for payment_id in payments] == [
         "SUCCEEDED" if payment_id != poisoned else "REQUESTED" for payment_id in payments
@@ -85,6 +85,14 @@ async def test_poison_is_given_up_after_its_attempts_while_the_others_flow(
     assert desk.status(poisoned) == "SUCCEEDED"
     assert command(desk, "status") == 0
     assert command(desk, "show", "evt_nobody") == 1
+
+
+async def test_row_whose_statement_takes_too_long_stops_no_other(desk: Desk) -> None:
+    payments = [succeed(desk, number) for number in range(3)]
+    desk.admin.execute(POISON.format(payment_id=payments[0], errcode="query_canceled"))
+    await desk.recorder.run_once()
+    assert [desk.status(payment_id) for payment_id in payments] == ["REQUESTED", "SUCCEEDED", "SUCCEEDED"]
+    assert desk.one("select attempts from payments.inbox where payment_id = %s", payments[0]) == (1,)
 
 
 async def test_payment_that_an_operator_keeps_locked_holds_up_no_other_and_is_never_given_up(desk: Desk) -> None:

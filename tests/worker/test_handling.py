@@ -305,6 +305,18 @@ def test_handler_counts_the_age_of_a_key_from_its_first_attempt(database: Databa
     on_bench(database, test)
 
 
+def test_handler_waits_longer_each_time_that_stripe_is_busy(database: Database) -> None:
+    """Attempts are not counted then; how often the command was delivered is."""
+
+    async def test(bench: Bench) -> None:
+        bench.outcome = RateLimited(None, "req_1", None)
+        bench.rows("update pgmq.q_payment_requested set read_ct = 9 returning msg_id")
+        await bench.handle(await bench.lease())
+        assert bench.rows("select vt > now() + interval '10 s' from pgmq.q_payment_requested") == [(True,)]
+
+    on_bench(database, test)
+
+
 def test_handler_takes_the_age_of_a_key_from_the_clock_that_all_hosts_share(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ The recorder stands still, except where its part is the point.
 """
 
 from typing import Any
+from uuid import uuid4
 
 from tests.conftest import wait_until
 from tests.worker.wishes import (
@@ -120,12 +121,13 @@ def test_20_cancel_finds_the_payment_going_on_and_asks_for_nothing(world: World)
 
 
 def test_23_partial_capture_releases_the_rest(world: World) -> None:
-    wish = wish_for(world, CAPTURE)
+    wish, order_id = wish_for(world, CAPTURE, sends=False), uuid4()
+    change(world, wish.payment_id, order_id=order_id)
+    wish.send()
     world.start_worker(records=False)
     wait_until(wish.done)
     (intent,) = wish.intents()
     assert (intent["amount_captured"], intent["amount_released"]) == (PART, AMOUNT - PART)
-    order_id = world.row("select order_id from payments.payments where payment_id = %s", wish.payment_id)[0]
     assert intent["metadata"]["orderId"] == str(order_id)
 
 
