@@ -98,6 +98,16 @@ CASES = {
         "charged_twice",
         ("update payments.stripe_requests set outcome = 'answered' where payment_id = %(paid)s",),
     ),
+    **{
+        f"a key was {outcome}, and the next made one": Spoilt(
+            "paid",
+            "charged_twice",
+            (
+                f"update payments.stripe_requests set outcome = '{outcome}' where payment_id = %(paid)s and generation = 1",
+            ),
+        )
+        for outcome in ("settled", "adopted")
+    },
     "an outcome is not told": Spoilt("failed", "outcome_untold", (untold("payment-failed", "failed"),)),
     "an outcome was another": Spoilt("disputed", "outcome_contradicted", told("disputed", "payment-failed")),
     "a status was changed back": Spoilt(

@@ -11,6 +11,7 @@ import pytest
 from payments.database.migrate import SCHEMA_VERSION, migrate, migrations
 from payments.database.queries import SQL_DIRECTORY, load_queries, rooms
 from payments.domain.states import TRANSITIONS, EventType, PaymentStatus, may_change
+from payments.errors import SchemaTooNew
 from tests.development.databases import Database, TestServer
 
 pytestmark = pytest.mark.every_postgres
@@ -45,6 +46,13 @@ def test_migrate_is_idempotent_and_records_every_version(database: Database) -> 
     with database.connect() as conn:
         versions = [row[0] for row in conn.execute("select version from payments.schema_migrations order by 1")]
     assert versions == list(range(1, SCHEMA_VERSION + 1))
+
+
+def test_migrate_of_an_older_release_refuses_a_newer_schema(database: Database) -> None:
+    with database.connect() as conn:
+        conn.execute("insert into payments.schema_migrations values (9999, 'from the future')")
+    with pytest.raises(SchemaTooNew):
+        migrate(database.admin_dsn())
 
 
 def test_migrate_runs_from_several_places_at_once(empty_database: Database) -> None:

@@ -258,6 +258,26 @@ def test_stock_in_particular(kind: Kind, status: str, known_as: str | None, *, i
     assert decide_stock(kind, {"status": status}, known_as) is is_news
 
 
+@pytest.mark.parametrize("status", list(PaymentStatus))
+@pytest.mark.parametrize("intent_id", [None, "pi_1"])
+def test_charge_in_doubt_is_looked_for_as_long_as_it_may_take_money(
+    status: PaymentStatus, intent_id: str | None
+) -> None:
+    doubtful = Doubtful(
+        call_id=1,
+        payment_id=PAYMENT,
+        subject_id=PAYMENT,
+        operation=Operation.CREATE,
+        status=status,
+        intent_id=intent_id,
+        capture_id=None,
+        refund_status=None,
+    )
+    is_open = status in {PaymentStatus.REQUESTED, PaymentStatus.VOIDING}
+    wanted = Question.CREATED if intent_id is None else Question.INTENT
+    assert decide_question(doubtful) is (wanted if is_open else Question.NONE)
+
+
 @given(doubtfuls)
 def test_question_is_asked_only_while_the_wish_stands_and_can_be_answered(doubtful: Doubtful) -> None:
     match decide_question(doubtful):

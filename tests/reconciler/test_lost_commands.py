@@ -166,6 +166,36 @@ async def test_lost_capture_cancel_and_refund_are_sent_again(table: Table) -> No
     assert await table.run() == {}
 
 
+@pytest.mark.parametrize("wish", ["REQUESTED", "CAPTURING", "VOIDING", "refund"])
+async def test_wish_that_was_given_up_to_an_operator_is_left_alone(table: Table, wish: str) -> None:
+    columns: dict[str, Any] = {"processor_payment_intent": "pi_1", "amount_authorized": 1000}
+    match wish:
+        case "REQUESTED":
+            payment_id = table.payment()
+        case "CAPTURING":
+            payment_id = table.payment(
+                "CAPTURING", **columns, capture_method="manual", capture_id=uuid4(), amount_to_capture=600
+            )
+        case "VOIDING":
+            payment_id = table.payment("VOIDING", **columns, capture_method="manual")
+        case _:
+            payment_id = table.payment("SUCCEEDED", **columns, amount_captured=1000)
+            table.conn.execute(
+                "insert into payments.refunds (refund_id, payment_id, amount, currency, updated_at)"
+                " values (%s, %s, 300, 'EUR', '-infinity')",
+                (uuid4(), payment_id),
+            )
+    table.dispatch_and_lose()
+    table.conn.execute(
+        "insert into payments.dead_letters (origin, message_id, payment_id, payload, attempts, error)"
+        " values ('queue:x', 'x', %s, '{}', 1, 'x')",
+        (payment_id,),
+    )
+    assert await table.run() == {}
+    table.conn.execute("update payments.dead_letters set resolved_at = now(), resolution = 'tried again'")
+    assert await table.run() == {"lost commands sent again": 1}
+
+
 @pytest.mark.parametrize("outcome", ["absent", "superseded"])
 async def test_lost_wish_whose_key_was_given_up_is_sent_again(table: Table, outcome: str) -> None:
     """A command follows on either; while that is lost as well, nobody has the wish."""

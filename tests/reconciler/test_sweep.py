@@ -331,6 +331,29 @@ async def test_calls_that_can_be_asked_for_hide_none_from_the_sweep(
     assert bench.commands() == [(str(payment_id),)]
 
 
+@pytest.mark.parametrize(("way_back", "news"), [("REQUESTED", 0), ("FAILED", 1)])
+async def test_late_money_is_watched_until_it_is_on_its_way_back(bench: Bench, way_back: str, news: int) -> None:
+    payment_id = insert_payment(bench.conn)
+    bench.stripe.add(1, payment_id)
+    bench.conn.execute(
+        "update payments.payments set status = 'FAILED', failure_reason = 'CARD_DECLINED',"
+        " processor_payment_intent = 'pi_1' where payment_id = %s",
+        (payment_id,),
+    )
+    bench.conn.execute(
+        "insert into payments.refunds (refund_id, payment_id, amount, currency, reason, status, failure_reason)"
+        " values (gen_random_uuid(), %(id)s, 1000, 'EUR', 'compensation', %(status)s, %(why)s)",
+        {"id": payment_id, "status": way_back, "why": "declined" if way_back == "FAILED" else None},
+    )
+    bench.conn.execute("delete from payments.watches")
+    bench.conn.execute(
+        "insert into payments.watches (payment_id, looks, next_look_at) values (%s, 1, now())", (payment_id,)
+    )
+    await look_at_watches(bench.around)
+    assert bench.conn.execute("select count(*) from payments.inbox").fetchone() == (news,)
+    assert bench.conn.execute("select count(*) from payments.watches").fetchone() == (news,)
+
+
 @pytest.mark.parametrize("asks", [calls.reconcile_calls, look_at_watches], ids=["a call", "a watch"])
 async def test_what_is_weighed_while_stripe_is_asked_makes_its_answer_an_old_one(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, asks: Callable[[Surroundings], Awaitable[bool]]

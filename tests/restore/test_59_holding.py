@@ -185,6 +185,15 @@ def test_59_time_of_the_backup_is_the_newest_that_is_stored(database: Database) 
     assert rebase(database.admin_dsn(), None).unlisted_since == newest - MARGIN
 
 
+def test_59_events_that_the_backup_had_not_seen_yet_are_looked_for_as_well(database: Database) -> None:
+    seen_until = datetime(2026, 1, 1, tzinfo=UTC)
+    with database.connect() as conn:
+        insert_payment(conn)
+        conn.execute("update payments.cluster set system_identifier = 'another'")
+        conn.execute("insert into payments.reconciler_progress (job, position) values ('events', %s)", (seen_until,))
+    assert rebase(database.admin_dsn(), None).unlisted_since == seen_until - MARGIN
+
+
 def test_59_backup_of_the_future_is_refused(database: Database) -> None:
     with pytest.raises(RebaseRefused):
         rebase(database.admin_dsn(), datetime.now(UTC) + timedelta(minutes=1))
