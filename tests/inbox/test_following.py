@@ -238,6 +238,15 @@ async def test_refund_in_the_dashboard_waits_until_ours_is_refused(desk: Desk) -
     ]
 
 
+async def test_refund_in_the_dashboard_that_is_pending_is_watched(desk: Desk) -> None:
+    payment_id = await paid(desk)
+    desk.sql("delete from payments.watches")
+    desk.webhook(event("refund.created", refund(INTENT, 300, "pending")))
+    await desk.settle()
+    assert desk.sql(REFUNDS, payment_id) == [(300, "PENDING", True, None, None)]
+    assert desk.sql("select payment_id from payments.watches") == [(payment_id,)]
+
+
 async def test_refund_that_never_fits_goes_to_an_operator(desk: Desk) -> None:
     payment_id = await paid(desk)
     ask_refund(desk, payment_id, 1000)
