@@ -110,9 +110,9 @@ def read_failure(error: ErrorFacts) -> Failure:
 
 
 # A create call that was refused for one of these says something about this one payment; any other refusal says that the
-# call itself is wrong, which would fail every payment alike.
-_PARAMS_OF_THE_PAYMENT = ("payment_method", "customer", "amount", "currency")
-_CODES_OF_THE_PAYMENT = frozenset(
+# call itself is wrong, which would fail every payment alike. https://docs.stripe.com/error-codes
+PARAMETERS_OF_A_PAYMENT = frozenset({"payment_method", "customer", "amount", "currency"})
+CODES_OF_A_PAYMENT = frozenset(
     {
         "amount_too_large",
         "amount_too_small",
@@ -120,11 +120,13 @@ _CODES_OF_THE_PAYMENT = frozenset(
         "invalid_charge_amount",
         "payment_intent_incompatible_payment_method",
         "payment_method_currency_mismatch",
+        "payment_method_customer_decline",
         "payment_method_invalid_parameter",
         "payment_method_not_available",
+        "payment_method_provider_decline",
         "payment_method_unactivated",
         "payment_method_unexpected_state",
-        "resource_missing",
+        "payment_method_unsupported_type",
     }
 )
 
@@ -132,4 +134,4 @@ _CODES_OF_THE_PAYMENT = frozenset(
 def is_about_payment(error: ErrorFacts) -> bool:
     """Whether a refused call is at fault for what this payment asked for, not for how we ask."""
     param = (error.param or "").partition("[")[0]
-    return error.type == "card_error" or param in _PARAMS_OF_THE_PAYMENT or error.code in _CODES_OF_THE_PAYMENT
+    return error.type == "card_error" or param in PARAMETERS_OF_A_PAYMENT or error.code in CODES_OF_A_PAYMENT

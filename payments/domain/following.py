@@ -5,6 +5,7 @@ from typing import assert_never
 import msgspec
 
 from payments.domain.attempts import CallOutcome, Park, Reconcile
+from payments.domain.declines import CODES_OF_A_PAYMENT, PARAMETERS_OF_A_PAYMENT
 from payments.stripe_gateway.outcomes import (
     Answered,
     Declined,
@@ -60,20 +61,7 @@ _ABOUT_THE_STATE = frozenset(
 )
 _ABOUT_THE_AMOUNT = frozenset({"amount_too_large", "amount_too_small", "invalid_charge_amount"})
 
-CREATE_RULES = CallRules(
-    is_repeatable=False,
-    parameters=frozenset({"payment_method", "customer", "amount", "currency"}),
-    codes=_ABOUT_THE_AMOUNT
-    | {
-        "payment_intent_incompatible_payment_method",
-        "payment_method_customer_decline",
-        "payment_method_invalid_parameter",
-        "payment_method_provider_decline",
-        "payment_method_unactivated",
-        "payment_method_unexpected_state",
-        "payment_method_unsupported_type",
-    },
-)
+CREATE_RULES = CallRules(is_repeatable=False, parameters=PARAMETERS_OF_A_PAYMENT, codes=CODES_OF_A_PAYMENT)
 CAPTURE_RULES = CallRules(
     is_repeatable=True, parameters=frozenset({"amount_to_capture"}), codes=_ABOUT_THE_STATE | _ABOUT_THE_AMOUNT
 )

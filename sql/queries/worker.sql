@@ -179,14 +179,22 @@ with locked as materialized (
 select calls, extract(epoch from start - moment)::float8, (1 / rate)::float8 from granted;
 
 -- name: slow_down
--- Stripe said 429: halves the rate, once for all that say so within a second, and waits as long as Stripe asked to.
-update payments.rate_limits
+-- Stripe said 429: halves the rate, once for all that say so within a second, and waits as long as any of them asked to.
+with locked as materialized (
+  select * from payments.rate_limits where resource = 'stripe' for update
+), timed as materialized (
+  select *, clock_timestamp() as moment from locked
+)
+update payments.rate_limits r
 set
-  next_call_at = greatest(next_call_at, clock_timestamp() + make_interval(secs => %(pause_s)s::float8)),
-  lowered_to = greatest(
+  next_call_at = greatest(t.next_call_at, t.moment + make_interval(secs => %(pause_s)s::float8)),
+  lowered_to = case when not h.is_due then t.lowered_to else greatest(
     %(share_min)s::float8,
-    least(1, lowered_to + extract(epoch from clock_timestamp() - lowered_at) / %(recovery_s)s::float8) / 2
-  ),
-  lowered_at = clock_timestamp()
-where resource = 'stripe'
-  and (lowered_at < clock_timestamp() - interval '1 second' or lowered_to = 1 or lowered_at > clock_timestamp());
+    least(1, t.lowered_to + extract(epoch from t.moment - t.lowered_at) / %(recovery_s)s::float8) / 2
+  ) end,
+  lowered_at = case when h.is_due then t.moment else t.lowered_at end
+from timed t
+cross join lateral (
+  select t.lowered_at < t.moment - interval '1 second' or t.lowered_to = 1 or t.lowered_at > t.moment
+) h (is_due)
+where r.resource = 'stripe';

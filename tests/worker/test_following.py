@@ -3,6 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from payments.domain.attempts import CallOutcome, Park, Reconcile
+from payments.domain.declines import is_about_payment
+from payments.domain.facts import ErrorFacts
 from payments.domain.following import (
     BUSY_RETRY_S_MAX,
     CANCEL_RULES,
@@ -123,6 +125,15 @@ def test_refusal_is_the_wishs_fault_or_ours(outcome: Refused, attempts: int, jit
         assert isinstance(following, Park if missing and ours else Record)
     else:
         assert isinstance(following, Park)
+
+
+@given(outcome=refusals)
+def test_refusal_that_is_recorded_for_a_payment_is_one_that_fails_it(outcome: Refused) -> None:
+    """Else the call is answered and the payment parked: nobody hears of it but an operator."""
+    code, param = (said if isinstance(said := outcome.error.get(name), str) else None for name in ("code", "param"))
+    facts = ErrorFacts("invalid_request_error", code, param=param)
+    is_recorded = isinstance(decide_next(outcome, 1, 1, 0.0, CREATE_RULES), Record)
+    assert is_recorded <= is_about_payment(facts)
 
 
 def test_refusal_names_nested_parameters() -> None:
