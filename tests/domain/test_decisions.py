@@ -127,6 +127,14 @@ def test_charge_that_comes_later_is_filled_in_without_an_event() -> None:
     assert (decision.after.processor_reference, decision.event) == (CHARGE, None)
 
 
+@pytest.mark.parametrize("received", [399, 401, 1000])
+def test_success_of_another_sum_than_is_known_is_a_conflict(received: int) -> None:
+    before = payment(_S.SUCCEEDED, capture_method="manual", amount_captured=400)
+    fields: dict[str, Any] = {"capture_method": "manual", "amount_received": received}
+    assert isinstance(decide(before, seen("succeeded", **fields)), Fetch)
+    assert isinstance(decide(before, fresh("succeeded", **fields)), Conflict)
+
+
 def test_same_success_again_is_ignored() -> None:
     assert isinstance(decide(payment(_S.SUCCEEDED), seen("succeeded")), Ignore)
 
@@ -167,6 +175,11 @@ def test_hold_is_authorized_with_its_deadline() -> None:
     assert (after.status, decision.event) == (_S.AUTHORIZED, EventType.PAYMENT_AUTHORIZED)
     assert (after.amount_authorized, after.amount_captured, after.processor_reference) == (1000, 0, CHARGE)
     assert after.capture_before is not None
+
+
+def test_hold_that_an_event_tells_of_is_fetched_for_its_deadline() -> None:
+    before = payment(capture_method="manual")
+    assert isinstance(decide(before, seen("requires_capture", capture_method="manual", latest_charge=CHARGE)), Fetch)
 
 
 def test_deadline_that_comes_later_is_filled_in() -> None:
@@ -374,6 +387,15 @@ def test_facts_that_contradict_ours_are_a_conflict(fault: dict[str, Any]) -> Non
 
 def test_first_event_that_contradicts_ours_is_a_hint_as_well() -> None:
     assert isinstance(decide(payment(), told("payment_intent.created", intent(PAYMENT, "processing", amount=7))), Fetch)
+
+
+@pytest.mark.parametrize("fault", [{"amount": 7}, {"livemode": True}, {"id": "pi_another"}])
+def test_refused_capture_that_shows_another_intent_is_a_conflict(fault: dict[str, Any]) -> None:
+    shown = intent(PAYMENT, "succeeded", capture_method="manual", **fault)
+    no = refused({"type": "invalid_request_error", "code": "payment_intent_unexpected_state", "payment_intent": shown})
+    before = payment(_S.CAPTURING, capture_id=uuid4(), amount_to_capture=600)
+    signal = said({**no, "operation": "capture_payment_intent", "subjectId": str(before.capture_id)})
+    assert isinstance(decide(before, signal), Conflict)
 
 
 def test_hold_of_another_amount_than_asked_for_is_a_conflict() -> None:
