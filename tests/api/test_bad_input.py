@@ -160,6 +160,8 @@ def test_a_thousand_faults_are_answered_with_some_of_them(shop: httpx.Client) ->
         {"metadata": {"note": "4242-4242-4242-4242"}},
         {"metadata": {"note": "\uff14\uff12\uff14\uff12" * 4}},
         {"metadata": {CARD: "x"}},
+        {"metadata": {f"{number:040}": "x" * 500 for number in range(19)} | {"last": CARD}},
+        {"metadata": {"first": CARD} | {f"{number:040}": "x" * 500 for number in range(19)}},
         {"card": CARD},
         {"card": int(CARD)},
         {"card": Json(CARD + ".0")},

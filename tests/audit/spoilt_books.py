@@ -41,6 +41,10 @@ def told(payment: str, event_type: str, subject: str = "", place: str = "null") 
     return event, changed(payment, "last_sequence = last_sequence + 1")
 
 
+def last_call_was(outcome: str) -> str:
+    return f"update payments.stripe_requests set outcome = '{outcome}' where payment_id = %(held)s and generation = 2"
+
+
 def first_key_was(outcome: str) -> str:
     return f"update payments.stripe_requests set outcome = '{outcome}' where payment_id = %(paid)s and generation = 1"
 
@@ -134,6 +138,8 @@ CASES = {
     ),
     "a refund is gone": Spoilt("paid", "told_of_nothing", (gone("payments.refunds", "refund_id = %(refund_1)s"),)),
     "an answer is gone": Spoilt("held", "answer_lost", (unheard("held"),)),
+    "a decline is gone": Spoilt("held", "answer_lost", (unheard("held"), last_call_was("declined"))),
+    "a refusal is gone": Spoilt("held", "answer_lost", (unheard("held"), last_call_was("refused"))),
     "all that Stripe said is gone": Spoilt(
         "held",
         "stripe_unasked",

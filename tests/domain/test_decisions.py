@@ -203,6 +203,7 @@ def test_open_status_after_a_closed_one_is_older_news(before: PaymentStatus, sta
 def test_payment_without_a_method_waits_for_the_browser() -> None:
     decision = applied(payment(payment_method=None), answer("requires_payment_method"))
     assert decision.after.next_action == NextAction("requires_payment_method", SECRET)
+    assert decision.after.was_customer_asked, "whatever is weighed next in this batch"
     assert (decision.after.status, decision.event) == (_S.ACTION_REQUIRED, EventType.PAYMENT_ACTION_REQUIRED)
 
 

@@ -179,11 +179,12 @@ def test_let_go_hold_is_no_refund() -> None:
     assert real.after.amount == 400, "money moved: it has a balance transaction"
 
 
-def test_late_money_that_somebody_else_gave_back_counts_as_compensation() -> None:
+@pytest.mark.parametrize("ended", [PaymentStatus.FAILED, PaymentStatus.VOIDED, PaymentStatus.EXPIRED])
+def test_late_money_that_somebody_else_gave_back_counts_as_compensation(ended: PaymentStatus) -> None:
     taken = expanded(intent(PAYMENT, "succeeded", id=INTENT))
-    change = changed(payment(PaymentStatus.FAILED), None, fetched("succeeded", 1000, taken))
+    change = changed(payment(ended), None, fetched("succeeded", 1000, taken))
     assert (change.after.reason, change.after.external) == (COMPENSATION, True)
-    reserved = payment(PaymentStatus.FAILED, amount_reserved=1000)
+    reserved = payment(ended, amount_reserved=1000)
     assert isinstance(decide(reserved, None, fetched("succeeded", 1000, taken)), Wait)
 
 

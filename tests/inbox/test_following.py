@@ -304,6 +304,19 @@ async def test_dispute_is_kept_told_and_shown_on_the_payment(desk: Desk) -> None
     assert desk.events(payment_id)[2:] == ["dispute-opened", "dispute-closed"]
 
 
+async def test_payment_is_disputed_while_any_of_its_disputes_is_open_or_lost(desk: Desk) -> None:
+    payment_id = await paid(desk)
+    first, second = ({"id": f"dp_{number}", "amount": 300 + number} for number in range(2))
+    for one in (first, second):
+        desk.webhook(event("charge.dispute.created", dispute(INTENT, "needs_response", **one)))
+    desk.webhook(event("charge.dispute.closed", dispute(INTENT, "won", **first)))
+    await desk.settle()
+    assert desk.one("select disputed from payments.payments") == (True,)
+    told = "select payload -> 'amount' from payments.outbox where event_type = 'dispute-opened' order by sequence"
+    assert desk.sql(told) == [(300,), (301,)]
+    assert {row[0] for row in desk.sql("select payment_id from payments.inbox")} == {payment_id}
+
+
 async def test_two_ends_of_a_dispute_are_settled_by_the_dispute_itself(desk: Desk) -> None:
     payment_id = await paid(desk)
     desk.truth.disputes["dp_3Qm4Tests0000000000001"] = dispute(INTENT, "won")

@@ -76,6 +76,7 @@ async def test_poison_is_given_up_after_its_attempts_while_the_others_flow(
     assert "dead" in shown
     assert "secret_of_tests" not in shown
     assert command(desk, "retry", "3") == 0
+    assert desk.one("select attempts from payments.inbox where inbox_id = 3") == (0,)
     await desk.settle()
     assert desk.one("select count(*), min(resolved_at) from payments.dead_letters") == (1, None), "it died once more"
     desk.admin.execute("drop trigger refuse on payments.payments")

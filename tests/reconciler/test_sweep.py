@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from payments.database.connections import open_pool
+from payments.database.queries import load_queries
 from payments.domain.states import PaymentStatus
 from payments.reconciler import calls
 from payments.reconciler import sweep as sweeping
@@ -221,6 +222,72 @@ async def test_made_at_the_very_edge_is_found(bench: Bench) -> None:
     bench.stripe.add(-int(SKEW_MAX.total_seconds()) + 1, payment_id)
     await sweep(bench.around)
     assert bench.calls() == [("answered", "settled")]
+
+
+@pytest.mark.parametrize("reason", ["abandoned", "requested_by_customer"])
+async def test_cancel_that_never_was_is_asked_for_again_for_its_own_reason(bench: Bench, reason: str) -> None:
+    payment_id = insert_payment(bench.conn)
+    bench.stripe.add(1, payment_id)
+    bench.stripe.intents[0]["status"] = "requires_payment_method"
+    bench.conn.execute(
+        "update payments.payments set status = 'VOIDING', processor_payment_intent = 'pi_1' where payment_id = %s",
+        (payment_id,),
+    )
+    bench.conn.execute(
+        "insert into payments.stripe_requests (payment_id, subject_id, operation, idempotency_key, parameters,"
+        " attempts, state, http_status, first_attempt_at, last_attempt_at)"
+        " values (%(id)s, %(id)s, 'cancel_payment_intent', 'x',"
+        " json_build_object('cancellation_reason', %(why)s::text),"
+        " 1, 'to_reconcile', 500, now() - interval '1000 s', now() - interval '900 s')",
+        {"id": payment_id, "why": reason},
+    )
+    await calls.reconcile_calls(bench.around)
+    sent = bench.conn.execute("select message ->> 'cancellationReason' from pgmq.q_void_requested").fetchall()
+    assert (bench.calls(), sent) == ([("answered", "absent")], [(reason,)])
+
+
+async def test_listing_takes_a_payment_whose_intent_is_not_known_for_one_of_which_nothing_is(bench: Bench) -> None:
+    """As after a restore: only the listing can tell us of its PaymentIntent."""
+    unknown, known, failed = (insert_payment(bench.conn) for _ in range(3))
+    bench.conn.execute("update payments.payments set processor_payment_intent = 'pi_1' where payment_id = %s", (known,))
+    bench.conn.execute(
+        "update payments.payments set status = 'FAILED', failure_reason = 'CARD_DECLINED' where payment_id = %s",
+        (failed,),
+    )
+    query = load_queries("reconciler")["known_payments"].decode()
+    rows = bench.conn.execute(query, {"payment_ids": [unknown, known, failed]}).fetchall()
+    assert dict(rows) == {unknown: None, known: "REQUESTED", failed: "FAILED"}
+
+
+async def test_made_in_the_future_of_our_clock_is_found(bench: Bench) -> None:
+    """Stripe's clock is an hour ahead of ours."""
+    payment_id = bench.doubtful()
+    bench.stripe.add(1_000 + 3_600, payment_id)
+    await sweep(bench.around)
+    assert bench.calls() == [("answered", "settled")]
+
+
+@pytest.mark.parametrize(("outcome", "news"), [("answered", 0), ("refused", 1)])
+async def test_failed_payment_is_watched_until_its_intent_is_cancelled(bench: Bench, outcome: str, news: int) -> None:
+    payment_id = insert_payment(bench.conn)
+    bench.stripe.add(1, payment_id)
+    bench.conn.execute(
+        "update payments.payments set status = 'FAILED', failure_reason = 'CARD_DECLINED',"
+        " processor_payment_intent = 'pi_1' where payment_id = %s",
+        (payment_id,),
+    )
+    bench.conn.execute(
+        "insert into payments.stripe_requests (payment_id, subject_id, operation, idempotency_key, parameters,"
+        " attempts, state, outcome, answered_at)"
+        " values (%(id)s, %(id)s, 'cancel_payment_intent', 'x', '{}', 1, 'answered', %(outcome)s, now())",
+        {"id": payment_id, "outcome": outcome},
+    )
+    bench.conn.execute("delete from payments.watches")
+    bench.conn.execute(
+        "insert into payments.watches (payment_id, looks, next_look_at) values (%s, 1, now())", (payment_id,)
+    )
+    await look_at_watches(bench.around)
+    assert bench.conn.execute("select count(*) from payments.inbox").fetchone() == (news,)
 
 
 @pytest.mark.parametrize(

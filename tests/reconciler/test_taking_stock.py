@@ -22,15 +22,20 @@ class OneMoment:
     def __init__(self, pages: int) -> None:
         self._pages = pages
 
+        self.listed: list[str] = []
+
     async def list_payment_intents(self, _gte: int, _lte: int, after: str | None) -> Answered:
+        self.listed.append("payment intents")
         page = int(after.removeprefix("pi_")) + 1 if after else 1
         one = {"id": f"pi_{page}", "object": "payment_intent", "metadata": {}, "status": "succeeded"}
         return self._list([one], has_more=page < self._pages)
 
     async def list_refunds(self, **_: Any) -> Answered:
+        self.listed.append("refunds")
         return self._list([], has_more=False)
 
     async def list_disputes(self, **_: Any) -> Answered:
+        self.listed.append("disputes")
         return self._list([], has_more=False)
 
     def _list(self, objects: list[dict[str, Any]], *, has_more: bool) -> Answered:
@@ -49,6 +54,8 @@ class OneMoment:
 def test_slice_that_holds_too_much_is_left_unless_it_is_the_least(
     span: timedelta, pages: int, *, is_whole: bool
 ) -> None:
-    around = cast("Surroundings", SimpleNamespace(gateway=OneMoment(pages)))
+    stripe = OneMoment(pages)
+    around = cast("Surroundings", SimpleNamespace(gateway=stripe))
     taken = asyncio.run(take_stock(around, Slice(SINCE, SINCE + span, by_objects=True), pages_max=2))
     assert taken.is_whole is is_whole
+    assert set(stripe.listed) >= ({"payment intents", "refunds", "disputes"} if is_whole else set())

@@ -116,7 +116,9 @@ def test_key_is_given_up_while_stripe_still_knows_it(decide: Decide) -> None:
 @given(call=calls())
 def test_call_of_the_reconciler_is_left_to_it(decide: Decide, call: Call) -> None:
     if call.state is CallState.TO_RECONCILE:
-        assert isinstance(decide(call), AlreadySettled)
+        decision = decide(call)
+        assert isinstance(decision, AlreadySettled)
+        assert not decision.close_call
 
 
 @pytest.mark.parametrize("decide", ONCE + REPEATABLE)

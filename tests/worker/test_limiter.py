@@ -82,6 +82,16 @@ def test_limiter_keeps_what_was_not_needed(database: Database) -> None:
     with_pool(database, main)
 
 
+def test_limiter_forgets_what_was_reserved_before_a_429(database: Database) -> None:
+    async def main(pool: Pool) -> None:
+        limiter = Limiter(pool, RATE)
+        limiter.give_back(await limiter.take(10, is_busy=False))
+        await limiter.slow_down(30.0)
+        assert await limiter.take(1, is_busy=False) == []
+
+    with_pool(database, main)
+
+
 def test_limiter_forgets_what_was_not_used_in_time(database: Database) -> None:
     async def main(pool: Pool) -> None:
         now = 0.0
