@@ -149,8 +149,9 @@ class Courier:
         next_at = sandbox.webhooks.retry_at(attempts, now)
         with sandbox.store.transaction():
             sandbox.store.db.execute(
-                "UPDATE deliveries SET status = ?, attempts = ?, next_at = ?, last_status = ?, last_error = ?, "
-                "delivered = ? WHERE id = ?",
+                # What was forgotten while it was on its way is not tried again.
+                "UPDATE deliveries SET"
+                " status = CASE WHEN status = 'dropped' AND ?1 = 'pending' THEN status ELSE ?1 END, attempts = ?2, next_at = ?3, last_status = ?4, last_error = ?5, delivered = ?6 WHERE id = ?7",
                 (status, attempts, next_at, http_status, error, now if delivered else None, delivery.id),
             )
         return {

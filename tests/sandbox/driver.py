@@ -229,9 +229,11 @@ class Receiver:
 
     hits: list[Hit] = field(default_factory=list)
     answers: list[int] = field(default_factory=list)
+    may_answer: threading.Event = field(default_factory=threading.Event)
 
     def start(self) -> None:
         receiver = self
+        self.may_answer.set()
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -239,6 +241,7 @@ class Receiver:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 receiver.hits.append(Hit(body, self.headers["stripe-signature"], time.time()))
+                receiver.may_answer.wait()
                 self.send_response(receiver.answers.pop(0) if receiver.answers else 200)
                 self.send_header("content-length", "0")
                 self.end_headers()

@@ -92,7 +92,7 @@ def test_56_webhooks_need_the_apis_clock(world: World) -> None:
 
 
 def is_forgotten(world: World) -> bool:
-    """Whether Stripe will try nothing again, which it would for days; one that was on its way is pending after all."""
+    """Whether Stripe will try nothing again, which it would for days."""
     world.stripe.forget_webhooks()
     return not world.stripe.deliveries(status="pending")
 
