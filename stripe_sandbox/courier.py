@@ -151,7 +151,8 @@ class Courier:
             sandbox.store.db.execute(
                 # What was forgotten while it was on its way is not tried again.
                 "UPDATE deliveries SET"
-                " status = CASE WHEN status = 'dropped' AND ?1 = 'pending' THEN status ELSE ?1 END, attempts = ?2, next_at = ?3, last_status = ?4, last_error = ?5, delivered = ?6 WHERE id = ?7",
+                " status = CASE WHEN status = 'dropped' AND ?1 = 'pending' THEN status ELSE ?1 END,"
+                " attempts = ?2, next_at = ?3, last_status = ?4, last_error = ?5, delivered = ?6 WHERE id = ?7",
                 (status, attempts, next_at, http_status, error, now if delivered else None, delivery.id),
             )
         return {

@@ -4,7 +4,7 @@ import time
 
 import stripe
 
-from tests.sandbox.driver import Driver, Steer, error_of
+from tests.sandbox.driver import Driver, Receiver, Steer, error_of, eventually
 
 
 def test_slow_answer_is_slow(api: Driver, steer: Steer) -> None:
@@ -75,3 +75,16 @@ def test_bad_orders_are_400(api: Driver, steer: Steer) -> None:
         assert steer.reply("faults", **order).status == 400
     assert steer.reply("webhooks", mode="nonsense").status == 400
     assert steer.reply("no_such_call").status == 404
+
+
+def test_delivery_that_is_forgotten_on_its_way_is_not_tried_again(
+    api: Driver, steer: Steer, receiver: Receiver
+) -> None:
+    receiver.may_answer.clear()
+    receiver.answers.extend([500] * 50)
+    api.pay(confirm=False)
+    eventually(lambda: receiver.hits)
+    steer.delete("webhooks")
+    receiver.may_answer.set()
+    (delivery,) = eventually(lambda: [one for one in steer.get("webhooks")["deliveries"] if one["attempts"]])
+    assert delivery["status"] == "dropped"

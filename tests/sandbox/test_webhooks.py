@@ -86,18 +86,6 @@ def test_retries_back_off(api: Driver, steer: Steer, receiver: Receiver) -> None
     assert waits == [1, 2, 4]
 
 
-def test_delivery_that_is_forgotten_on_its_way_is_not_tried_again(
-    api: Driver, steer: Steer, receiver: Receiver
-) -> None:
-    receiver.may_answer.clear()
-    receiver.answers.extend([500] * 50)
-    api.pay(confirm=False)
-    eventually(lambda: receiver.hits)
-    steer.delete("webhooks")
-    receiver.may_answer.set()
-    assert reached(steer, 1)["status"] == "dropped"
-
-
 @documented("https://docs.stripe.com/webhooks#retries", lines=(43,))
 def test_endpoint_that_is_down_is_retried(api: Driver, steer: Steer, receiver: Receiver) -> None:
     steer.post("webhooks", url="http://127.0.0.1:9/closed", retry_base_s=0.05)
