@@ -111,6 +111,24 @@ class Bench:
         )
         return refund_id
 
+    def failed(self) -> UUID:
+        """A payment that has failed here, and whose PaymentIntent has succeeded at Stripe."""
+        payment_id = insert_payment(self.conn)
+        self.stripe.add(1, payment_id)
+        self.conn.execute(
+            "update payments.payments set status = 'FAILED', failure_reason = 'CARD_DECLINED',"
+            " processor_payment_intent = 'pi_1' where payment_id = %s",
+            (payment_id,),
+        )
+        return payment_id
+
+    def watch(self, payment_id: UUID) -> None:
+        """A look at this payment is due, and at no other."""
+        self.conn.execute("delete from payments.watches")
+        self.conn.execute(
+            "insert into payments.watches (payment_id, looks, next_look_at) values (%s, 1, now())", (payment_id,)
+        )
+
     def calls(self) -> list[tuple[Any, ...]]:
         query = "select state, outcome from payments.stripe_requests order by call_id"
         return self.conn.execute(query).fetchall()
@@ -269,23 +287,14 @@ async def test_made_in_the_future_of_our_clock_is_found(bench: Bench) -> None:
 
 @pytest.mark.parametrize(("outcome", "news"), [("answered", 0), ("refused", 1)])
 async def test_failed_payment_is_watched_until_its_intent_is_cancelled(bench: Bench, outcome: str, news: int) -> None:
-    payment_id = insert_payment(bench.conn)
-    bench.stripe.add(1, payment_id)
-    bench.conn.execute(
-        "update payments.payments set status = 'FAILED', failure_reason = 'CARD_DECLINED',"
-        " processor_payment_intent = 'pi_1' where payment_id = %s",
-        (payment_id,),
-    )
+    payment_id = bench.failed()
     bench.conn.execute(
         "insert into payments.stripe_requests (payment_id, subject_id, operation, idempotency_key, parameters,"
         " attempts, state, outcome, answered_at)"
         " values (%(id)s, %(id)s, 'cancel_payment_intent', 'x', '{}', 1, 'answered', %(outcome)s, now())",
         {"id": payment_id, "outcome": outcome},
     )
-    bench.conn.execute("delete from payments.watches")
-    bench.conn.execute(
-        "insert into payments.watches (payment_id, looks, next_look_at) values (%s, 1, now())", (payment_id,)
-    )
+    bench.watch(payment_id)
     await look_at_watches(bench.around)
     assert bench.conn.execute("select count(*) from payments.inbox").fetchone() == (news,)
 
@@ -400,22 +409,13 @@ async def test_calls_that_can_be_asked_for_hide_none_from_the_sweep(
 
 @pytest.mark.parametrize(("way_back", "news"), [("REQUESTED", 0), ("FAILED", 1)])
 async def test_late_money_is_watched_until_it_is_on_its_way_back(bench: Bench, way_back: str, news: int) -> None:
-    payment_id = insert_payment(bench.conn)
-    bench.stripe.add(1, payment_id)
-    bench.conn.execute(
-        "update payments.payments set status = 'FAILED', failure_reason = 'CARD_DECLINED',"
-        " processor_payment_intent = 'pi_1' where payment_id = %s",
-        (payment_id,),
-    )
+    payment_id = bench.failed()
     bench.conn.execute(
         "insert into payments.refunds (refund_id, payment_id, amount, currency, reason, status, failure_reason)"
         " values (gen_random_uuid(), %(id)s, 1000, 'EUR', 'compensation', %(status)s, %(why)s)",
         {"id": payment_id, "status": way_back, "why": "declined" if way_back == "FAILED" else None},
     )
-    bench.conn.execute("delete from payments.watches")
-    bench.conn.execute(
-        "insert into payments.watches (payment_id, looks, next_look_at) values (%s, 1, now())", (payment_id,)
-    )
+    bench.watch(payment_id)
     await look_at_watches(bench.around)
     assert bench.conn.execute("select count(*) from payments.inbox").fetchone() == (news,)
     assert bench.conn.execute("select count(*) from payments.watches").fetchone() == (news,)
@@ -430,9 +430,7 @@ async def test_what_is_weighed_while_stripe_is_asked_makes_its_answer_an_old_one
     bench.conn.execute("update payments.payments set processor_payment_intent = 'pi_1'")
     bench.stripe.add(1, payment_id)
     if asks is look_at_watches:
-        bench.conn.execute(
-            "insert into payments.watches (payment_id, looks, next_look_at) values (%s, 1, now())", (payment_id,)
-        )
+        bench.watch(payment_id)
     else:
         bench.doubtful(payment_id)
     weigh = (
