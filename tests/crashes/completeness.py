@@ -18,7 +18,7 @@ RACE = "two workers must hold one command, or one row, at the same moment: tests
 OF_OURS = "only a fault of our own code or schema leads there: tests/worker/test_handling.py makes one"
 SHUTDOWN = "at SIGTERM, for what had not begun yet: tests/worker/test_shutdown.py"
 NOT_OF_STRIPE = "only when Stripe refuses to be read: tests/inbox/test_fetching.py, tests/reconciler/test_watches.py"
-TWO = "Stripe has two objects for one wish, which the system never makes: tests/reconciler/test_sweep.py makes them"
+TWO = "Stripe has two objects for one wish, which the system never makes: tests/reconciler/test_calls.py makes them"
 RESTORED = "only after a restore: tests/restore/test_59_holding.py"
 
 # What stays out of reach of the lives, or is reached by chance, each with its reason.

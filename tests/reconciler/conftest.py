@@ -1,11 +1,15 @@
 """The worker's world serves here, too: a database, the sandbox as a process, and workers that reconcile."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from payments.database.connections import open_pool
+from payments.reconciler.jobs import Surroundings
+from payments.settings import Settings
 from tests.development.databases import Database
+from tests.reconciler.bench import Bench, Notices, Stripe
 from tests.worker.world import Sandbox, World, sandbox_process
 
 
@@ -22,3 +26,14 @@ def world(database: Database, _sandbox: Sandbox, tmp_path: Path) -> Iterator[Wor
     world = World(database, _sandbox, tmp_path)
     yield world
     world.close()
+
+
+@pytest.fixture
+async def bench(database: Database, anyio_backend: str) -> AsyncIterator[Bench]:
+    """A fresh database and a Stripe without anything, for looks that are called one by one."""
+    role = "payments_worker"
+    async with open_pool(database.dsn(role), role, 6) as pool:
+        stripe = Stripe()
+        around = Surroundings(pool, stripe, Notices(), Settings.load({}))  # type: ignore[arg-type]  # all it is asked here
+        with database.connect() as conn:
+            yield Bench(conn, around, stripe)

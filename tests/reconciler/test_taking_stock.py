@@ -7,10 +7,13 @@ from typing import Any, cast
 
 import pytest
 
+from payments.database.queries import load_queries
 from payments.reconciler.jobs import Surroundings
 from payments.reconciler.slices import OVERLAP, SPAN_MIN, Slice
 from payments.reconciler.stock import take_stock
 from payments.stripe_gateway.outcomes import Answered
+from tests.database.rows import insert_payment
+from tests.reconciler.bench import Bench
 
 SINCE = datetime(2026, 1, 1, tzinfo=UTC)
 LEAST = OVERLAP + SPAN_MIN
@@ -59,3 +62,17 @@ def test_slice_that_holds_too_much_is_left_unless_it_is_the_least(
     taken = asyncio.run(take_stock(around, Slice(SINCE, SINCE + span, by_objects=True), pages_max=2))
     assert taken.is_whole is is_whole
     assert set(stripe.listed) >= ({"payment intents", "refunds", "disputes"} if is_whole else set())
+
+
+@pytest.mark.anyio
+async def test_listing_takes_a_payment_whose_intent_is_not_known_for_one_of_which_nothing_is(bench: Bench) -> None:
+    """As after a restore: only the listing can tell us of its PaymentIntent."""
+    unknown, known, failed = (insert_payment(bench.conn) for _ in range(3))
+    bench.conn.execute("update payments.payments set processor_payment_intent = 'pi_1' where payment_id = %s", (known,))
+    bench.conn.execute(
+        "update payments.payments set status = 'FAILED', failure_reason = 'CARD_DECLINED' where payment_id = %s",
+        (failed,),
+    )
+    query = load_queries("reconciler")["known_payments"].decode()
+    rows = bench.conn.execute(query, {"payment_ids": [unknown, known, failed]}).fetchall()
+    assert dict(rows) == {unknown: None, known: "REQUESTED", failed: "FAILED"}

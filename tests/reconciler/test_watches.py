@@ -6,7 +6,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from payments.reconciler.watching import look_at_watches
 from tests.conftest import wait_until
+from tests.reconciler.bench import Bench
 from tests.reconciler.test_command import reconcile
 from tests.worker.world import World
 
@@ -210,3 +212,33 @@ def test_45_looks_are_shared_out_between_workers(world: World) -> None:
     seen = [(line["payment_id"], line["status"], line["looks"]) for line in looks]
     assert len(seen) == len(set(seen)), "the same look twice"
     assert events(world, payments[0])[-1] == "payment-succeeded"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("outcome", "news"), [("answered", 0), ("refused", 1)])
+async def test_failed_payment_is_watched_until_its_intent_is_cancelled(bench: Bench, outcome: str, news: int) -> None:
+    payment_id = bench.failed()
+    bench.conn.execute(
+        "insert into payments.stripe_requests (payment_id, subject_id, operation, idempotency_key, parameters,"
+        " attempts, state, outcome, answered_at)"
+        " values (%(id)s, %(id)s, 'cancel_payment_intent', 'x', '{}', 1, 'answered', %(outcome)s, now())",
+        {"id": payment_id, "outcome": outcome},
+    )
+    bench.watch(payment_id)
+    await look_at_watches(bench.around)
+    assert bench.conn.execute("select count(*) from payments.inbox").fetchone() == (news,)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("way_back", "news"), [("REQUESTED", 0), ("FAILED", 1)])
+async def test_late_money_is_watched_until_it_is_on_its_way_back(bench: Bench, way_back: str, news: int) -> None:
+    payment_id = bench.failed()
+    bench.conn.execute(
+        "insert into payments.refunds (refund_id, payment_id, amount, currency, reason, status, failure_reason)"
+        " values (gen_random_uuid(), %(id)s, 1000, 'EUR', 'compensation', %(status)s, %(why)s)",
+        {"id": payment_id, "status": way_back, "why": "declined" if way_back == "FAILED" else None},
+    )
+    bench.watch(payment_id)
+    await look_at_watches(bench.around)
+    assert bench.conn.execute("select count(*) from payments.inbox").fetchone() == (news,)
+    assert bench.conn.execute("select count(*) from payments.watches").fetchone() == (news,)
