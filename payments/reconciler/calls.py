@@ -10,7 +10,6 @@ from typing import Any, assert_never
 from uuid import UUID
 
 import msgspec
-import psycopg
 import structlog
 
 from payments.database.connections import statements, transaction
@@ -21,7 +20,7 @@ from payments.domain.states import PaymentStatus
 from payments.inbox.fetching import last_history_id, receive_fetched
 from payments.reconciler.asking import Refusal, StripeAway, answer_of, each_page
 from payments.reconciler.commands import BY_CUSTOMER, QUEUES, send_command
-from payments.reconciler.jobs import Job, Surroundings, guard_plans
+from payments.reconciler.jobs import LOCKED, Job, Surroundings, guard_plans
 from payments.reconciler.verdicts import (
     Absent,
     Doubled,
@@ -172,7 +171,7 @@ async def settle(around: Surroundings, case: Case, evidence: Evidence | Refusal)
     """
     try:
         await _settle(around, case, evidence)
-    except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
+    except LOCKED as error:
         around.found["calls of locked payments"] += 1
         log.warning("call.unsettled", payment_id=str(case.doubtful.payment_id), error=str(error).strip())
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 import psycopg
+from psycopg.errors import DeadlockDetected, LockNotAvailable
 from psycopg_pool import PoolTimeout
 
 from payments.database.connections import Connection, Pool, statements
@@ -18,6 +19,7 @@ from payments.settings import Settings
 
 # Whoever keeps a payment locked longer is not waited for: there is another time.
 LOCK_WAIT_MS = 250
+LOCKED = (LockNotAvailable, DeadlockDetected)
 # A turn is free again so long after its process died; while that lives, it renews the turn.
 TURN_S = 15.0
 RENEW_S = 5.0
@@ -115,5 +117,5 @@ async def move_progress(conn: Connection, job: str, before: datetime | None, pos
 
 
 async def guard_plans(conn: Connection) -> None:
-    """From here on the transaction goes by indexes, and raises LockNotAvailable rather than wait long."""
+    """From here on the transaction goes by indexes, and raises one of LOCKED rather than wait long."""
     await conn.execute(_QUERIES["guard_plans"], {"lock_wait": f"{LOCK_WAIT_MS}ms"})

@@ -4,13 +4,14 @@ This should never be. A queue that was emptied by hand, or restored from a backu
 """
 
 from typing import Any
+from uuid import UUID
 
 import structlog
 
 from payments.database.connections import statements, transaction
 from payments.database.queries import load_queries
 from payments.reconciler.commands import send_command
-from payments.reconciler.jobs import Job, Surroundings, guard_plans
+from payments.reconciler.jobs import LOCKED, Job, Surroundings, guard_plans
 from payments.reconciler.verdicts import Operation
 from payments.wakeup import QUEUE
 
@@ -18,7 +19,7 @@ from payments.wakeup import QUEUE
 LOST_AFTER_S = 300.0
 # Looked at in one go, from the oldest on: those behind them come when these are done.
 LOOKED_AT_MAX = 500
-# Found in one go: few enough for one transaction that locks their payments.
+# Sent in one go: few enough that what is newer comes soon.
 ROWS_MAX = 50
 EVERY_S = 60.0
 
@@ -44,21 +45,28 @@ async def send_lost_commands(around: Surroundings) -> bool:
 
 
 async def _send(around: Surroundings, operation: Operation) -> int:
+    """How many were sent. A payment that somebody keeps locked is left for the next time: others have their turn."""
     values = {"after_s": LOST_AFTER_S, "looked_at_max": LOOKED_AT_MAX, "rows_max": ROWS_MAX}
-    queues: set[str] = set()
     async with transaction(around.pool) as conn:
         await guard_plans(conn)
         rows: list[Any] = await (await conn.execute(_QUERIES[_FINDERS[operation]], values)).fetchall()
-        for payment_id, subject_id in sorted(rows):
-            queue = await send_command(conn, operation, payment_id, subject_id)
-            if queue is not None:
-                queues.add(queue)
-    for queue in queues:
-        around.notifier.notify(QUEUE, queue)
-    if rows:
-        around.found["lost commands sent again"] += len(rows)
-        log.warning("commands.sent_again", operation=operation.value, payment_ids=[str(row[0]) for row in rows])
-    return len(rows)
+    sent: list[UUID] = []
+    for payment_id, subject_id in rows:
+        try:
+            async with transaction(around.pool) as conn:
+                await guard_plans(conn)
+                queue = await send_command(conn, operation, payment_id, subject_id)
+        except LOCKED as error:
+            around.found["commands of locked payments"] += 1
+            log.warning("command.unsent", payment_id=str(payment_id), error=str(error).strip())
+            continue
+        sent.append(payment_id)
+        if queue is not None:
+            around.notifier.notify(QUEUE, queue)
+    if sent:
+        around.found["lost commands sent again"] += len(sent)
+        log.warning("commands.sent_again", operation=operation.value, payment_ids=[str(one) for one in sent])
+    return len(sent)
 
 
 LOST = Job("lost commands", send_lost_commands, lambda _: EVERY_S, takes_turns=True)

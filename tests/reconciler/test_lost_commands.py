@@ -91,6 +91,19 @@ async def test_lost_request_is_sent_again_once(table: Table) -> None:
     assert await table.run() == {}, "now it is in its queue"
 
 
+async def test_a_payment_that_somebody_keeps_locked_holds_up_no_other_command(table: Table) -> None:
+    locked, other = table.payment(), table.payment()
+    held = {"capture_method": "manual", "amount_authorized": 1000, "processor_payment_intent": "pi_1"}
+    captured = table.payment("CAPTURING", **held, capture_id=uuid4(), amount_to_capture=600)
+    table.dispatch_and_lose()
+    with table.database.connect(autocommit=False) as operator:
+        operator.execute("select from payments.payments where payment_id = %s for update", (locked,))
+        assert await table.run() == {"lost commands sent again": 2, "commands of locked payments": 1}
+    assert [message["paymentId"] for message, _ in table.messages("payment_requested")] == [str(other)]
+    assert [message["paymentId"] for message, _ in table.messages("capture_requested")] == [str(captured)]
+    assert await table.run() == {"lost commands sent again": 1}
+
+
 @pytest.mark.parametrize("state", ["intended", "in_flight", "in_doubt"])
 async def test_lost_request_of_a_call_under_way_is_sent_again(table: Table, state: str) -> None:
     payment_id = table.payment()
