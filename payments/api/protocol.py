@@ -90,7 +90,10 @@ class BoundedProtocol(HttpToolsProtocol):
             self._head_timer = None
 
     def _on_slow_head(self) -> None:
-        if self._is_idle and not self.transport.is_closing():
+        self._head_timer = None
+        if not self._is_idle:  # a next head may wait for as long as the answer takes, and then not for ever
+            self._start_head_timer()
+        elif not self.transport.is_closing():
             self.transport.close()
 
     @property

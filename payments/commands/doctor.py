@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(_args: argparse.Namespace, settings: Settings) -> int:
     """Print every finding; answer 1 when one is a fault."""
-    findings = examine(admin_dsn(settings))
+    findings = examine(admin_dsn(settings), settings)
     console = Console()
     for finding in findings:
         _print(console, finding)

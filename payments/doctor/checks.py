@@ -1,6 +1,7 @@
 """Running the checks against the database, as an administrator or as payments_readonly."""
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import psycopg
@@ -23,6 +24,7 @@ from payments.doctor.findings import (
     judge_standbys,
     judge_way,
 )
+from payments.settings import Settings
 
 CONNECT_TIMEOUT_S = 5
 # Long enough to compare some hundred thousand payments; somebody waits.
@@ -32,17 +34,20 @@ _QUERIES = load_queries("doctor")
 _CONNECTIONS = load_queries("connections")
 
 
-def examine(dsn: str) -> list[Finding]:
-    """All findings, faults included; a database that cannot be reached is a finding too."""
+def examine(dsn: str, settings: Settings) -> list[Finding]:
+    """All findings, faults included; a database that cannot be reached is a finding too.
+
+    `settings`: the workers', which say how long they let something wait before they look at it.
+    """
     try:
         with psycopg.connect(dsn, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S, prepare_threshold=None) as conn:
-            return _examine(conn)
+            return _examine(conn, settings)
     except psycopg.OperationalError as error:
         advice = "Check DATABASE_URL, and that the server runs."
         return [Finding(Level.FAULT, "database", f"cannot be reached: {str(error).strip()}", advice)]
 
 
-def _examine(conn: psycopg.Connection[Any]) -> list[Finding]:
+def _examine(conn: psycopg.Connection[Any], settings: Settings) -> list[Finding]:
     findings = _server(conn) + judge_way(pooled=_one(conn, _CONNECTIONS["backend_id"])[0] != conn.info.backend_pid)
     findings += judge_clock(time.time() - _one(conn, _QUERIES["clock"])[0])
     named, waited_for, there = _one(conn, _QUERIES["standbys"])
@@ -54,7 +59,8 @@ def _examine(conn: psycopg.Connection[Any]) -> list[Finding]:
         return findings
     findings.append(judge_restore(*_one(conn, _QUERIES["restore"])))
     findings += judge_lanes(_all(conn, _QUERIES["behind"])) + judge_inbox(*_one(conn, _QUERIES["inbox"]))
-    findings += judge_reconciliation(*_one(conn, _QUERIES["reconciliation"]))
+    waits = {"reconcile_after_s": settings.reconcile_after_s, "events_backfill_s": settings.events_backfill_s}
+    findings += judge_reconciliation(*_one(conn, _QUERIES["reconciliation"], waits))
     findings += judge_payments(
         _all(conn, _QUERIES["stuck"]),
         _one(conn, _QUERIES["parked"])[0],
@@ -100,8 +106,8 @@ def _schema(conn: psycopg.Connection[Any]) -> Finding:
     return Finding(Level.OK, "schema", f"version {version}")
 
 
-def _one(conn: psycopg.Connection[Any], query: bytes) -> tuple[Any, ...]:
-    row = conn.execute(query).fetchone()
+def _one(conn: psycopg.Connection[Any], query: bytes, values: Mapping[str, Any] | None = None) -> tuple[Any, ...]:
+    row = conn.execute(query, values).fetchone()
     assert row is not None
     return tuple(row)
 

@@ -54,16 +54,23 @@ where c.state = 'parked' and not exists (
 
 -- name: reconciliation
 -- What the reconciler should have looked at minutes ago: watches, doubtful calls; and for how long it has not compared events.
+with patience as (
+  select
+    clock_timestamp() - make_interval(mins => 5, secs => %(reconcile_after_s)s::float8) as watches,
+    clock_timestamp() - make_interval(mins => 15, secs => %(reconcile_after_s)s::float8) as calls,
+    clock_timestamp() - make_interval(mins => 15, secs => %(events_backfill_s)s::float8) as events
+)
 select
-  (select count(*) from payments.watches where next_look_at < clock_timestamp() - interval '5 minutes'),
+  (select count(*) from payments.watches w where w.next_look_at < p.watches),
   (
-    select count(*) from payments.stripe_requests
-    where state = 'to_reconcile' and coalesce(last_attempt_at, created_at) < clock_timestamp() - interval '15 minutes'
+    select count(*) from payments.stripe_requests c
+    where c.state = 'to_reconcile' and coalesce(c.last_attempt_at, c.created_at) < p.calls
   ),
   (
-    select extract(epoch from clock_timestamp() - updated_at)::int from payments.reconciler_progress
-    where job = 'events' and updated_at < clock_timestamp() - interval '15 minutes'
-  );
+    select extract(epoch from clock_timestamp() - e.updated_at)::int from payments.reconciler_progress e
+    where e.job = 'events' and e.updated_at < p.events
+  )
+from patience p;
 
 -- name: dead_letters
 -- Commands and inbox rows that were given up and not settled since.

@@ -4,7 +4,7 @@ import asyncio
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -162,8 +162,13 @@ async def test_a_body_is_read_whole_and_no_further_than_its_limit() -> None:
 
 
 @asynccontextmanager
-async def serving() -> AsyncIterator[int]:
+async def serving(asked: asyncio.Event | None = None, may_answer: asyncio.Event | None = None) -> AsyncIterator[int]:
+    """An application that answers everything, and that can be held up."""
+
     async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        if asked is not None and may_answer is not None:
+            asked.set()
+            await may_answer.wait()
         await send(cast("Any", {"type": "http.response.start", "status": 204, "headers": []}))
         await send(cast("Any", {"type": "http.response.body", "body": b"", "more_body": False}))
 
@@ -196,6 +201,27 @@ async def test_a_connection_that_is_used_again_outlives_the_time_of_one_head(mon
             writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)).startswith(b"HTTP/1.1 204")
             await asyncio.sleep(0.15)
+        writer.close()
+        await writer.wait_closed()
+
+
+@pytest.mark.anyio
+async def test_a_next_head_that_began_during_an_answer_has_no_longer_time(
+    monkeypatch: pytest.MonkeyPatch, eventually_async: Callable[..., Awaitable[object]]
+) -> None:
+    monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", 0.1)
+    timers: list[float] = []
+    look = protocol.BoundedProtocol._on_slow_head
+    monkeypatch.setattr(protocol.BoundedProtocol, "_on_slow_head", lambda self: (timers.append(1), look(self)))
+    asked, may_answer = asyncio.Event(), asyncio.Event()
+    async with serving(asked, may_answer) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asked.wait()
+        writer.write(b"GET / HTTP/1.1\r\nHost:")
+        await eventually_async(lambda: timers)
+        may_answer.set()
+        assert (await asyncio.wait_for(reader.read(), 5)).startswith(b"HTTP/1.1 204")
         writer.close()
         await writer.wait_closed()
 

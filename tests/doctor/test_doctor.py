@@ -7,7 +7,8 @@ import pytest
 
 from payments.doctor import checks
 from payments.doctor.checks import examine
-from payments.doctor.findings import Level
+from payments.doctor.findings import Finding, Level
+from payments.settings import Settings
 from tests.database.rows import insert_payment
 from tests.development.databases import Database
 from tests.postgres_faults.missing_standby import missing_standby
@@ -15,8 +16,12 @@ from tests.postgres_faults.missing_standby import missing_standby
 pytestmark = pytest.mark.every_postgres
 
 
-def faults(database: Database, dsn: str | None = None) -> list[str]:
-    findings = examine(dsn or database.admin_dsn())
+def findings_of(database: Database, dsn: str | None = None, **settings: str) -> list[Finding]:
+    return examine(dsn or database.admin_dsn(), Settings.load(settings))
+
+
+def faults(database: Database, dsn: str | None = None, **settings: str) -> list[str]:
+    findings = findings_of(database, dsn, **settings)
     return [f"{one.check}: {one.found}" for one in findings if one.level is Level.FAULT and one.check != "durability"]
 
 
@@ -29,7 +34,7 @@ def test_readonly_may_run_it(database: Database) -> None:
 
 
 def test_tests_run_without_fsync_and_it_says_so(database: Database) -> None:
-    assert any(one.check == "durability" and one.level is Level.FAULT for one in examine(database.admin_dsn()))
+    assert any(one.check == "durability" and one.level is Level.FAULT for one in findings_of(database))
 
 
 def test_an_empty_database_needs_migrate(empty_database: Database) -> None:
@@ -51,7 +56,7 @@ def test_another_cluster_is_named(database: Database) -> None:
 
 
 def test_an_unreachable_database_is_a_finding() -> None:
-    findings = examine("postgresql://nobody@127.0.0.1:1/nothing")
+    findings = examine("postgresql://nobody@127.0.0.1:1/nothing", Settings.load({}))
     assert [one.check for one in findings] == ["database"]
 
 
@@ -67,7 +72,7 @@ def test_commits_that_wait_in_vain_are_named(database: Database) -> None:
 
 def test_an_audit_that_does_not_run_is_named(database: Database) -> None:
     def stale() -> list[str]:
-        return [one.found for one in examine(database.admin_dsn()) if one.check == "audit"]
+        return [one.found for one in findings_of(database) if one.check == "audit"]
 
     with database.connect() as conn:
         insert_payment(conn)
@@ -97,10 +102,10 @@ def test_books_too_long_to_be_read_are_told_of_by_the_last_audit(
 
 
 def test_a_host_whose_clock_is_off_is_named(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [one for one in examine(database.admin_dsn()) if one.check == "clock"] == []
+    assert [one for one in findings_of(database) if one.check == "clock"] == []
     real = time.time
     monkeypatch.setattr("payments.doctor.checks.time.time", lambda: real() - 400)
-    (found,) = (one for one in examine(database.admin_dsn()) if one.check == "clock")
+    (found,) = (one for one in findings_of(database) if one.check == "clock")
     assert (found.level, found.found) == (Level.WARNING, "this host is 400 s behind the database")
 
 
@@ -157,3 +162,31 @@ def test_a_parked_call_that_was_discarded_is_no_trouble_any_more(database: Datab
             (payment_id,),
         )
     assert faults(database) == []
+
+
+def test_what_the_settings_let_wait_is_not_overdue(database: Database) -> None:
+    """A first look that is due after an hour, and a day between two looks at Stripe's events."""
+    with database.connect() as conn:
+        payment_id = insert_payment(conn)
+        conn.execute("delete from payments.watches")
+        conn.execute("insert into payments.watches values (%s, 0, now() - interval '50 minutes')", (payment_id,))
+        conn.execute(
+            "insert into payments.stripe_requests"
+            " (payment_id, subject_id, operation, idempotency_key, parameters, state, created_at)"
+            " values (%s, %s, 'create_payment_intent', 'x', '{}', 'to_reconcile', now() - interval '50 minutes')",
+            (payment_id, payment_id),
+        )
+        conn.execute(
+            "insert into payments.reconciler_progress (job, position, updated_at)"
+            " values ('events', now(), now() - interval '20 hours')"
+        )
+
+    def overdue(**settings: str) -> list[str]:
+        return [one.found for one in findings_of(database, **settings) if one.check == "reconciler"]
+
+    assert overdue(PAYMENTS_RECONCILE_AFTER_S="3600", PAYMENTS_EVENTS_BACKFILL_S="86400") == ["nothing is overdue"]
+    assert overdue() == [
+        "1 payments should have been looked at five minutes ago",
+        "1 calls in doubt for a quarter of an hour",
+        "Stripe's events were last compared 1200 minutes ago",
+    ]
