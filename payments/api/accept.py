@@ -24,7 +24,7 @@ from payments.api.accept_outcomes import (
     Winners,
     decide_loser,
 )
-from payments.database.connections import CommitUncertain, Pool, confirm, statements, transaction
+from payments.database.connections import CommitUncertain, Pool, confirm, may_be_committed, statements, transaction
 from payments.database.queries import load_queries
 
 # How long a request waits for another that holds its key or its cart, before it is told to come again.
@@ -33,8 +33,6 @@ LOCK_WAIT_MS = 5_000
 LOCK_WAIT_IN_COMPANY_MS = 50
 # Each further round means that a winner ended between two statements, or a deadlock.
 ROUNDS_MAX = 4
-# Raised while, or instead of, telling us the end: it may have been committed.
-UNKNOWN_SQLSTATE_CLASSES = ("08", "57P")
 
 _QUERIES = load_queries("api")
 
@@ -89,10 +87,7 @@ def _outcome_of(error: Exception) -> Outcome:
         return InProgress()
     if isinstance(error, PoolTimeout):
         return Failed(error)  # nothing was sent
-    sqlstate = getattr(error, "sqlstate", None)
-    if sqlstate is None or sqlstate.startswith(UNKNOWN_SQLSTATE_CLASSES):
-        return Unknown(error)
-    return Failed(error)
+    return Unknown(error) if may_be_committed(error) else Failed(error)
 
 
 async def _record(pool: Pool, requests: list[AcceptRequest], lock_wait_ms: int) -> dict[UUID, Outcome]:

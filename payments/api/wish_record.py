@@ -18,7 +18,7 @@ from psycopg_pool import PoolTimeout
 from payments.api.accept_outcomes import Failed, KeyReused, Unknown
 from payments.api.deadlines import in_time
 from payments.api.turns import Turns
-from payments.database.connections import Connection, Pool, confirm, transaction
+from payments.database.connections import Connection, Pool, confirm, may_be_committed, transaction
 from payments.database.queries import load_queries
 from payments.domain.identifiers import new_id
 from payments.domain.states import PaymentStatus
@@ -43,8 +43,6 @@ LOCK_WAIT_S = 5.0
 LOCK_WAIT_MS_MIN = 1  # 0 would mean for ever
 # Each further round means a deadlock, or a payment accepted under the same key between two statements.
 ROUNDS_MAX = 4
-# Raised while, or instead of, telling us how a commit ended.
-UNKNOWN_SQLSTATE_CLASSES = ("08", "57P")
 # Something that only one request at a time may hold.
 Held = Literal["key", "payment", "database"]
 
@@ -128,10 +126,7 @@ async def record_wish(pool: Pool, turns: Turns, request: WishRequest) -> WishOut
     except _Waited as waited:
         return Busy(waited.what)
     except (psycopg.Error, PoolTimeout) as error:
-        sqlstate = getattr(error, "sqlstate", None)
-        if attempt.is_committing and (sqlstate is None or sqlstate.startswith(UNKNOWN_SQLSTATE_CLASSES)):
-            return Unknown(error)
-        return Failed(error)
+        return Unknown(error) if attempt.is_committing and may_be_committed(error) else Failed(error)
 
 
 async def _take_turn(pool: Pool, turns: Turns, request: WishRequest, attempt: _Attempt) -> WishOutcome:

@@ -262,3 +262,11 @@ DATABASE_AWAY = (
     PoolTimeout,
     psycopg.errors.ReadOnlySqlTransaction,
 )
+# Raised while, or instead of, telling us how a commit ended: lost connections, sessions and servers that are ended.
+_UNKNOWN_SQLSTATE_CLASSES = ("08", "57P")
+
+
+def may_be_committed(error: BaseException) -> bool:
+    """Whether what a commit wrote may be there although the commit raised this."""
+    sqlstate: str | None = getattr(error, "sqlstate", None)
+    return sqlstate is None or sqlstate.startswith(_UNKNOWN_SQLSTATE_CLASSES)

@@ -15,6 +15,7 @@ from tests.api.cutting_proxy import CuttingProxy, cutting_proxy
 from tests.api.driving import ApiProcess, running_api, wish
 from tests.api.refusals import problem
 from tests.api.staging import columns_of, effects_of, new_key, payment_in
+from tests.conftest import wait_until
 from tests.development.databases import Database
 
 WISHES = {"capture": "AUTHORIZED", "void": "AUTHORIZED", "refunds": "SUCCEEDED"}
@@ -73,6 +74,31 @@ def test_a_payment_that_stays_locked_is_409_after_five_seconds_and_holds_nobody_
     for what, payment_id in locked.items():
         assert effects_of(eye, payment_id) == {}
         assert shop.post(f"/payments/{payment_id}/{what}").is_success
+
+
+def test_wishes_about_locked_payments_leave_connections_for_all_else(database: Database, tmp_path: Path) -> None:
+    connections = 4
+    settings = {"PAYMENTS_API_CONNECTIONS_MAX": str(connections)}
+    with (
+        running_api(database, tmp_path / "api.log", **settings) as api,
+        api.client() as client,
+        database.connect() as eye,
+        psycopg.connect(database.admin_dsn()) as other,
+        ThreadPoolExecutor(connections) as threads,
+    ):
+        locked = [payment_in(client, eye, "AUTHORIZED") for _ in range(connections)]
+        other.execute("select from payments.payments for update")
+        stuck = [threads.submit(client.post, f"/payments/{payment_id}/void") for payment_id in locked]
+        wait_until(lambda: waiting_for_locks(eye) == connections // 2)
+        assert client.post("/payments/authorize", json=wish()).status_code == 201
+        assert waiting_for_locks(eye) == connections // 2, "it did not wait for these"
+        other.rollback()
+        assert {each.result().status_code for each in stuck} == {202}
+
+
+def waiting_for_locks(eye: psycopg.Connection[Any]) -> int:
+    query = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+    return int(eye.execute(query).fetchall()[0][0])
 
 
 def test_a_key_in_use_elsewhere_is_waited_for_and_then_409(
@@ -178,6 +204,28 @@ def test_a_refund_without_a_key_is_not_to_be_repeated_blindly(
         found = problem(client.post(f"/payments/{payment_id}/refunds"), 503, "refund_outcome_unknown")
         assert found["retryable"] is False
         eventually(lambda: len(client.get(f"/payments/{payment_id}/refunds").json()["items"]) == 1)
+
+
+def test_a_session_that_the_server_ends_in_its_commit_may_have_recorded_it(database: Database, tmp_path: Path) -> None:
+    """An administrator's pg_terminate_backend may come before the commit is written, or after."""
+    with running_api(database, tmp_path / "api.log") as api, api.client() as client, database.connect() as eye:
+        paid = payment_in(client, eye, "SUCCEEDED")
+        end_sessions_in_commits(eye, "refunds", "payments")
+        problem(client.post(f"/payments/{paid}/refunds"), 503, "refund_outcome_unknown")
+        problem(client.post(f"/payments/{paid}/refunds", headers=new_key()), 503, "outcome_unknown")
+        problem(client.post("/payments/authorize", json=wish()), 503, "outcome_unknown")
+
+
+def end_sessions_in_commits(eye: psycopg.Connection[Any], *tables: str) -> None:
+    eye.execute(
+        "create function public.end_session() returns trigger language plpgsql as"
+        " $$ begin perform pg_terminate_backend(pg_backend_pid()); return null; end $$"
+    )
+    for table in tables:
+        eye.execute(
+            f"create constraint trigger zz_end_session after insert on payments.{table} deferrable initially deferred"
+            " for each row execute function public.end_session()"
+        )
 
 
 def test_a_connection_that_breaks_in_the_look_that_was_asked_for_leaves_the_answer_as_committed(
