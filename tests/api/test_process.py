@@ -1,5 +1,6 @@
 """The process: how it starts, how it stops, and what it says while the database is away."""
 
+import math
 import os
 import socket
 import subprocess
@@ -53,6 +54,16 @@ def metrics(api: ApiProcess) -> dict[tuple[str, frozenset[tuple[str, str]]], flo
     }
 
 
+def work_shown(api: ApiProcess) -> set[str]:
+    """Which gauges of the work's state have a number."""
+    own = ("payments_http", "payments_database_up")
+    return {
+        name
+        for (name, _), value in metrics(api).items()
+        if name.startswith("payments_") and not name.startswith(own) and not math.isnan(value)
+    }
+
+
 def test_a_port_that_is_taken_stops_the_start_with_advice(database: Database) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
@@ -102,12 +113,14 @@ def test_while_the_database_is_away_everything_says_so_and_recovers(
     with running_api(database, tmp_path / "api.log") as api, api.client() as client:
         assert client.post("/payments/authorize", json=wish()).status_code == 201
         assert metrics(api)["payments_database_up", frozenset()] == 1
+        assert "payments_outbox_waiting" in work_shown(api)
         with database_away(database):
             body = wish()
             with ThreadPoolExecutor() as threads:  # each waits some seconds for a connection
                 asked = threads.submit(client.post, "/payments/authorize", json=body, headers={"Idempotency-Key": "k"})
                 checked = threads.submit(httpx.get, f"{api.url}/health/ready", timeout=10)
                 threads.submit(eventually, lambda: metrics(api)["payments_database_up", frozenset()] == 0).result()
+            assert work_shown(api) == set(), "yesterday's numbers would keep alarms silent"
             answer, ready = asked.result(), checked.result()
             assert (answer.status_code, answer.json()["retryable"]) == (503, True)
             assert answer.json()["code"] in {"database_unavailable", "outcome_unknown"}
