@@ -110,6 +110,17 @@ async def test_no_default_of_server_or_role_changes_the_isolation(database: Data
         assert row == ("read committed",)
 
 
+async def test_session_that_hangs_in_a_transaction_is_ended_and_its_locks_are_free(database: Database) -> None:
+    """A process that is frozen must not keep a payment, or its lane, for long."""
+    for behind_pooler in (False, True):
+        async with (
+            open_pool(database.dsn(API), API, 2, behind_pooler=behind_pooler) as pool,
+            transaction(pool) as conn,
+        ):
+            row = await (await conn.execute("show idle_in_transaction_session_timeout")).fetchone()
+        assert row == ("15s",)
+
+
 async def reaches(pool: Pool) -> bool:
     try:
         async with pool.connection(timeout=0.3) as conn:
