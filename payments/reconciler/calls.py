@@ -28,6 +28,7 @@ from payments.reconciler.verdicts import (
     Found,
     Operation,
     Question,
+    Unshown,
     Verdict,
     decide_by_intent,
     decide_by_list,
@@ -121,11 +122,10 @@ async def look_into(around: Surroundings, cases: list[Case]) -> None:
 
     async def one(case: Case) -> None:
         async with limit:
-            evidence: Evidence | Refusal
             try:
                 evidence = await _ask(around, case.doubtful)
             except Refusal as error:
-                evidence = error
+                evidence = Evidence(Unshown(str(error)), None, 0)
             await settle(around, case, evidence)
 
     results = await asyncio.gather(*(one(case) for case in cases), return_exceptions=True)
@@ -164,7 +164,7 @@ async def _look_through_refunds(around: Surroundings, doubtful: Doubtful, histor
     return Evidence(decide_by_list(doubtful, refunds), request_id, history_id)
 
 
-async def settle(around: Surroundings, case: Case, evidence: Evidence | Refusal) -> None:
+async def settle(around: Surroundings, case: Case, evidence: Evidence) -> None:
     """One transaction for what follows from a verdict, if the call still is to be reconciled.
 
     While somebody keeps its payment locked, the call stays as it is, and the others have their turn.
@@ -176,10 +176,7 @@ async def settle(around: Surroundings, case: Case, evidence: Evidence | Refusal)
         log.warning("call.unsettled", payment_id=str(case.doubtful.payment_id), error=str(error).strip())
 
 
-async def _settle(around: Surroundings, case: Case, evidence: Evidence | Refusal) -> None:
-    if isinstance(evidence, Refusal):
-        await park(around, case, f"Stripe refused to show what became of it: {evidence}", ())
-        return
+async def _settle(around: Surroundings, case: Case, evidence: Evidence) -> None:
     verdict = evidence.verdict
     match verdict:
         case Found():
@@ -189,6 +186,8 @@ async def _settle(around: Surroundings, case: Case, evidence: Evidence | Refusal
         case Doubled():
             ids = ", ".join(str(one["id"]) for one in verdict.objects)
             await park(around, case, f"Stripe has two for one wish: {ids}", verdict.objects)
+        case Unshown(why):
+            await park(around, case, f"Stripe refused to show what became of it: {why}", ())
         case _:
             assert_never(verdict)
 

@@ -61,7 +61,13 @@ class Doubled(msgspec.Struct, frozen=True):
     objects: tuple[dict[str, Any], ...]
 
 
-Verdict = Found | Absent | Doubled
+class Unshown(msgspec.Struct, frozen=True):
+    """Stripe will not show what became of it, now or later: an operator must look."""
+
+    why: str
+
+
+Verdict = Found | Absent | Doubled | Unshown
 
 
 def decide_question(doubtful: Doubtful) -> Question:
