@@ -446,7 +446,7 @@ def test_handler_commits_the_intent_before_the_call_and_holds_nothing_during_it(
 def test_handler_counts_faults_and_gives_up_at_last(database: Database, error: Exception) -> None:
     async def test(bench: Bench) -> None:
         bench.outcome = error
-        bench.rows("update pgmq.q_payment_requested set read_ct = 9 returning msg_id")  # by an outage: no fault of its own
+        bench.rows("update pgmq.q_payment_requested set read_ct = 9 returning msg_id")  # by outages
         for fault in range(1, FAULTS_MAX + 1):
             bench.rows("update pgmq.q_payment_requested set vt = now() returning msg_id")
             bench.queue = Queue("payment_requested", LEASE_S)  # any worker counts on
