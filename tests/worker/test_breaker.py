@@ -124,3 +124,12 @@ def test_breaker_lets_one_probe_out_at_a_time() -> None:
     assert decide_allowance(opened, 0, 16, now=4.9) == 0
     assert decide_allowance(opened, 0, 16, now=5.0) == 1
     assert decide_allowance(opened, 1, 16, now=5.0) == 0
+
+
+@given(st.lists(st.sampled_from([SILENT, REFUSED, REPLAYED]), max_size=50), st.floats(0, 400))
+def test_breaker_takes_silence_for_no_news_about_a_refused_key(outcomes: list[Outcome], pause_s: float) -> None:
+    breaker, now = decide_breaker(CLOSED, REFUSED, now=0.0), 0.0
+    for outcome in outcomes:
+        now += pause_s
+        breaker = decide_breaker(breaker, outcome, now)
+        assert breaker.trouble is Trouble.KEY_REFUSED
