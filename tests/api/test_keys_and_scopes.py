@@ -1,5 +1,6 @@
 """Who may do what: API keys, their scopes, their end."""
 
+import base64
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -10,8 +11,9 @@ import pytest
 from payments.api import authentication
 from payments.api.authentication import READ_PAYMENTS, Authenticator
 from payments.api.problems import Refusal
-from payments.database.api_keys import create_key, hash_key
+from payments.database.api_keys import KEY_PREFIX, create_key, hash_key
 from payments.database.connections import open_pool
+from payments.logs import MASK, mask
 from tests.api.driving import ApiProcess, bearer, count_rows, make_key, wish
 from tests.development.databases import Database
 
@@ -72,6 +74,14 @@ def test_reading_needs_one_of_its_scopes(api: ApiProcess, scope: str) -> None:
 def test_health_metrics_and_schema_need_no_key(api: ApiProcess) -> None:
     for path in ("/health/live", "/health/ready", "/metrics", "/schema", "/schema/openapi.json"):
         assert httpx.get(api.url + path).status_code == 200
+
+
+def test_a_key_is_256_random_bits_that_the_log_would_mask(api: ApiProcess) -> None:
+    keys = {make_key(api.database, "maker", ["payments:read"]) for _ in range(3)}
+    assert len(keys) == 3
+    for key in keys:
+        assert len(base64.urlsafe_b64decode(key.removeprefix(KEY_PREFIX) + "=")) == 32
+        assert mask(f"before {key} after") == f"before {KEY_PREFIX}{MASK} after"
 
 
 def test_a_revoked_key_ends_within_seconds(api: ApiProcess, eventually: Callable[..., object]) -> None:

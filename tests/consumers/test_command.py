@@ -2,10 +2,12 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import psycopg
 import pytest
+from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from payments.errors import ConsumerRefused, DatabaseUnreachable, DatabaseUnsuitable, SchemaTooOld
@@ -232,6 +234,38 @@ def test_remove_clears_away_what_somebody_half_removed(database: Database, admin
         done = consumers(database.admin_dsn(), "remove", name)
         assert done.returncode == 0, done.stderr
         assert traces(admin, name) == NOTHING
+
+
+def test_remove_waits_for_the_batch_under_way_before_it_locks_anything(
+    database: Database, admin: Connection, eventually: Callable[..., object]
+) -> None:
+    add(database, "fraud", "--events", "#")
+    insert_payment(admin)
+    waits = "select from pg_stat_activity where datname = current_database() and wait_event = 'advisory'"
+    with database.connect("payments_relay", autocommit=False) as relay:
+        assert relay.execute("select payments.dispatch('fraud', 1)").fetchone() == (1,)
+        removal = start_consumers(database.admin_dsn(), "remove", "fraud")
+        eventually(lambda: admin.execute(waits).fetchall())
+        relay.commit()
+    assert removal.wait(20) == 0, removal.communicate()
+    removal.communicate()
+    assert traces(admin, "fraud") == NOTHING
+
+
+def test_no_password_of_a_consumer_is_told_to_the_server(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would stand in the server's log, and in pg_stat_activity meanwhile."""
+    told: list[str] = []
+    execute = psycopg.Cursor.execute
+
+    def listening(cursor: Any, query: Any, *args: Any, **options: Any) -> Any:
+        told.append(f"{query.as_string(cursor) if isinstance(query, sql.Composable) else query} {args}")
+        return execute(cursor, query, *args, **options)
+
+    monkeypatch.setattr(psycopg.Cursor, "execute", listening)
+    passwords = [add(database, "fraud", "--events", "#")["password"]]
+    passwords.append(json.loads(consumers(database.admin_dsn(), "password", "fraud").stdout)["password"])
+    assert sum("SCRAM-SHA-256$" in one for one in told) == 2
+    assert not [one for one in told if any(password in one for password in passwords)]
 
 
 def test_remove_waits_for_nobody_for_ever(database: Database, admin: Connection) -> None:

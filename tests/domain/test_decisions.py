@@ -140,7 +140,8 @@ def test_same_success_again_is_ignored() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "status"), [("requested_by_customer", _S.VOIDED), (None, _S.VOIDED), ("automatic", _S.EXPIRED)]
+    ("reason", "status"),
+    [("requested_by_customer", _S.VOIDED), (None, _S.VOIDED), ("automatic", _S.EXPIRED), ("expired", _S.EXPIRED)],
 )
 @pytest.mark.parametrize("before", [_S.REQUESTED, _S.ACTION_REQUIRED, _S.PROCESSING, _S.AUTHORIZED, _S.VOIDING])
 def test_cancelled_at_stripe_is_voided_or_expired(
