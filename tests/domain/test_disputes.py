@@ -1,5 +1,7 @@
 """Each rule of deciding about a dispute; that all of them together end every order alike is in test_stories."""
 
+from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -65,6 +67,12 @@ def test_new_dispute_is_opened(status: str) -> None:
     change = changed(None, told(status))
     assert (change.events, change.is_new, change.after.closed_at) == (("dispute-opened",), True, None)
     assert is_disputed([change.after])
+
+
+@pytest.mark.parametrize("heard", [told, fetched])
+def test_dispute_was_opened_when_stripe_says_and_not_when_we_heard(heard: Callable[..., DisputeSeen]) -> None:
+    days_ago = (NOW - timedelta(days=3)).replace(microsecond=0)
+    assert changed(None, heard("needs_response", created=int(days_ago.timestamp()))).after.opened_at == days_ago
 
 
 @pytest.mark.parametrize("status", CLOSED)
