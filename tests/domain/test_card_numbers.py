@@ -108,3 +108,8 @@ def test_card_number_search_takes_linear_time(text: str) -> None:
     started = time.process_time()
     find_card_number(text)
     assert time.process_time() - started < 3  # a quadratic search would take minutes
+
+
+@pytest.mark.parametrize("card", ["378282246310005", "30569309025904", "4242424242424242"])
+def test_a_plus_before_it_makes_no_telephone_number_of_a_card(card: str) -> None:
+    assert find_card_number(f"call +{card}")
