@@ -51,6 +51,8 @@ def test_redact_hides_what_a_name_gives_away_and_numbers_that_are_cards() -> Non
         "number": MASK,
         "headers": {"Authorization": MASK},
     }
+    for card in (378282246310005, 30569309025904, 4222222222222):  # fewer digits: American Express, Diners, an old Visa
+        assert redact(None, "", {"number": card}) == {"number": MASK}
 
 
 def test_redact_leaves_ordinary_fields_alone() -> None:

@@ -129,6 +129,7 @@ def test_settings_never_show_a_secret() -> None:
     settings = Settings.load(
         {
             "DATABASE_URL": "postgresql://u:hunter2@db/payments",
+            "DATABASE_DIRECT_URL": "postgresql://admin:hunter2@db/payments",
             "STRIPE_API_KEY": "sk_test_hidden",
             "STRIPE_WEBHOOK_SECRETS": "whsec_hidden",
         }
@@ -138,6 +139,7 @@ def test_settings_never_show_a_secret() -> None:
     assert "hunter2" not in shown
     faults = faults_of(
         DATABASE_URL="hunter2@db",
+        DATABASE_DIRECT_URL="hunter2@db",
         STRIPE_API_KEY="hunter2",
         STRIPE_WEBHOOK_SECRETS="hunter2",
     )

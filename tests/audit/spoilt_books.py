@@ -173,6 +173,7 @@ CASES = {
         "paid", "balance_captured_off", (moved_otherwise("ch_1", "moved_currency = 'JPY'"),)
     ),
     "we captured less": Spoilt("disputed", "balance_captured_off", (changed("disputed", "amount_captured = 999"),)),
+    "a charge of one that is void": Spoilt("late", "balance_captured_off", (moved("late", "charge", "ch_9", 500),)),
     "a charge of one that failed": Spoilt("failed", "balance_captured_off", (moved("failed", "charge", "ch_9", 1000),)),
     "a charge was turned round": Spoilt(
         "disputed", "balance_captured_off", (moved("disputed", "charge", "ch_2", -1000),)

@@ -7,6 +7,7 @@ from payments.reconciler.audit import audit
 from tests.audit.driving import Auditor
 from tests.audit.sound_books import id_of, past_the_triggers
 from tests.audit.spoilt_books import CASES, PLACES, Spoilt
+from tests.database.rows import insert_payment
 from tests.development.databases import Database
 
 pytestmark = pytest.mark.anyio
@@ -39,6 +40,37 @@ def test_every_kind_is_made_above(database: Database) -> None:
     with database.connect() as conn:
         kinds = conn.execute("select unnest(payments.imbalance_kinds())").fetchall()
     assert {row[0] for row in kinds} == {case.kind for case in CASES.values()}
+
+
+HELD = "amount_authorized = amount, capture_method = 'manual'"
+OPEN = {
+    "ACTION_REQUIRED": "next_action = '{}'",
+    "PROCESSING": "version = version",
+    "AUTHORIZED": HELD,
+    "CAPTURING": f"{HELD}, capture_id = gen_random_uuid(), amount_to_capture = amount",
+    "VOIDING": HELD,
+}
+ENDED = {
+    "SUCCEEDED": "amount_authorized = amount, amount_captured = amount",
+    "FAILED": "failure_reason = 'CARD_DECLINED'",
+    "VOIDED": "version = version",
+    "EXPIRED": HELD,
+}
+
+
+@pytest.mark.parametrize(
+    ("statuses", "kind"), [(OPEN, "payment_unwatched"), (ENDED, "outcome_untold")], ids=["open", "ended"]
+)
+def test_no_state_is_left_out(database: Database, statuses: dict[str, str], kind: str) -> None:
+    with database.connect() as conn, past_the_triggers(conn):
+        for status, columns in statuses.items():
+            payment_id = insert_payment(conn)
+            conn.execute("delete from payments.watches")
+            conn.execute(
+                f"update payments.payments set status = %s, {columns} where payment_id = %s", (status, payment_id)
+            )
+            found = conn.execute("select payment_id from payments.imbalances where kind = %s", (kind,)).fetchall()
+            assert (payment_id,) in found, status
 
 
 async def test_sound_books_show_nothing_and_a_mended_one_is_told_of(database: Database) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
@@ -87,6 +87,33 @@ def test_retry_puts_the_command_back_and_lets_its_call_go_on(
     assert office.row("select resolution, resolved_at is not null from payments.dead_letters") == ("tried again", True)
     assert office.command("retry", str(number))[0] == 1, "settled already"
     assert office.row("select count(*) from pgmq.q_payment_requested") == (1,)
+
+
+@pytest.mark.parametrize(
+    ("queue", "operation", "subject"),
+    [
+        ("payment_requested", "create_payment_intent", "paymentId"),
+        ("capture_requested", "capture_payment_intent", "captureId"),
+        ("void_requested", "cancel_payment_intent", "paymentId"),
+        ("refund_requested", "create_refund", "refundId"),
+    ],
+)
+def test_retry_frees_the_call_of_the_wish_and_no_other(
+    office: Office, queue: str, operation: str, subject: str
+) -> None:
+    ids = {"paymentId": insert_payment(office.conn), "captureId": uuid4(), "refundId": uuid4()}
+    for subject_id in (ids[subject], uuid4()):
+        office.conn.execute(
+            "insert into payments.stripe_requests"
+            " (payment_id, subject_id, operation, idempotency_key, parameters, state)"
+            " values (%s, %s, %s, %s, '{}', 'parked')",
+            (ids["paymentId"], subject_id, operation, subject_id),
+        )
+    payload = {"paymentId": str(ids["paymentId"]), subject: str(ids[subject])}
+    number = office.letter(f"queue:{queue}", payload, ids["paymentId"])
+    assert office.command("retry", str(number))[0] == 0
+    freed = office.conn.execute("select subject_id from payments.stripe_requests where state <> 'parked'").fetchall()
+    assert freed == [(ids[subject],)]
 
 
 def test_retry_of_a_letter_without_headers_keeps_its_name(office: Office) -> None:

@@ -76,8 +76,11 @@ def test_the_sums_follow_a_refund_on_its_way(admin: psycopg.Connection[Any], wor
     payment_id = paid(admin)
     refund_id = insert_refund(worker, payment_id, 600)
     assert sums(admin, payment_id) == (600, 0)
+    when = "select updated_at from payments.refunds where refund_id = %s"
     for status, expected in [("PENDING", (600, 0)), ("PROCESSED", (600, 600)), ("FAILED", (0, 0))]:
+        before = admin.execute(when, (refund_id,)).fetchall()
         move(worker, refund_id, status)
+        assert admin.execute(when, (refund_id,)).fetchall() > before
         assert sums(admin, payment_id) == expected
     again = insert_refund(worker, payment_id, 1000)
     move(worker, again, "PROCESSED")

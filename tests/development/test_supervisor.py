@@ -136,7 +136,8 @@ def test_up_is_ready_tells_how_to_use_it_and_stops_in_order(up: Up, eventually: 
     pids = up.pids()
     assert set(pids) == {"postgres", "sandbox", "api", "relay", "relay.2", "worker", "worker.2"}
     assert set(values) == {"API_URL", "API_KEY", "DATABASE_URL", "STRIPE_API_BASE", "STRIPE_WEBHOOK_SECRETS"}
-    assert stat.S_IMODE((up.data_dir / "dev.env").stat().st_mode) == 0o600
+    for secret in ("dev.env", "sandbox/api.key", "sandbox/webhook.secret"):
+        assert stat.S_IMODE((up.data_dir / secret).stat().st_mode) == 0o600
     with psycopg.connect(values["DATABASE_URL"]) as conn:
         assert conn.execute("SELECT count(*) FROM payments.payments").fetchone() == (0,)
     with urllib.request.urlopen(f"{values['STRIPE_API_BASE']}/_sandbox/ledger") as answer:

@@ -6,7 +6,6 @@ from uuid import UUID, uuid4
 import pytest
 
 from payments.domain.identifiers import new_id
-from payments.inbox.verdicts import WAIT_S_MAX
 from tests.domain.stories import expanded, said_no
 from tests.domain.stripe_objects import INTENT, answered, declined, dispute, event, intent, refund, refused
 from tests.inbox.conftest import Desk
@@ -190,6 +189,9 @@ async def test_refund_that_stripe_refuses_fails_with_its_code_and_frees_its_amou
     assert desk.sql(REFUNDS, payment_id) == [(400, "FAILED", False, None, "charge_disputed")]
     assert desk.one("select amount_reserved from payments.payments") == (0,)
     assert desk.events(payment_id)[-1] == "refund-failed"
+    assert desk.one("select payload ->> 'reason' from payments.outbox where event_type = 'refund-failed'") == (
+        "charge_disputed",
+    )
 
 
 @pytest.mark.parametrize("fault", [{"amount": 399}, {"currency": "usd"}, {"payment_intent": "pi_another"}])
@@ -247,12 +249,15 @@ async def test_refund_in_the_dashboard_that_is_pending_is_watched(desk: Desk) ->
     assert desk.sql("select payment_id from payments.watches") == [(payment_id,)]
 
 
-async def test_refund_that_never_fits_goes_to_an_operator(desk: Desk) -> None:
+async def test_refund_that_does_not_fit_for_three_days_goes_to_an_operator(desk: Desk) -> None:
     payment_id = await paid(desk)
     ask_refund(desk, payment_id, 1000)
     desk.webhook(event("refund.created", refund(INTENT, 1000, "succeeded")))
-    desk.sql("update payments.inbox set received_at = now() - make_interval(secs => %s)", WAIT_S_MAX + 60)
-    await desk.settle()
+    for hours, given_up in ((71, 0), (73, 1)):
+        desk.sql("update payments.inbox set received_at = now() - make_interval(hours => %s)", hours)
+        desk.sql("update payments.inbox set next_attempt_at = now()")
+        await desk.recorder.run_once()
+        assert desk.one("select count(*) from payments.dead_letters") == (given_up,)
     assert desk.sql("select payment_id from payments.dead_letters") == [(payment_id,)]
 
 

@@ -62,6 +62,12 @@ async def test_poison_is_given_up_after_its_attempts_while_the_others_flow(
     )
     assert (attempts, is_waiting) == (1, True)
     assert "poison" in error
+    desk.admin.execute("update payments.inbox set attempts = 5, next_attempt_at = now() where processed_at is null")
+    await desk.recorder.run_once()
+    (pause_s,) = desk.one(
+        "select extract(epoch from next_attempt_at - now())::int from payments.inbox where attempts = 6"
+    )
+    assert desk.one(pause_s)[0] > 25, "what cannot be written for some minutes is not given up"
     await desk.settle()
     assert desk.outcomes() == ["applied", "applied", "dead", "applied", "applied"]
     assert desk.sql("select origin, message_id, payment_id, attempts from payments.dead_letters") == [

@@ -97,6 +97,19 @@ def test_unknown_is_spaced_further_with_every_attempt(
     assert later.after_s >= this.after_s
 
 
+@given(outcome=replays, deliveries=st.integers(1, 100), jitter=jitters)
+def test_what_stripe_keeps_repeating_is_tried_anew_ever_more_rarely(
+    outcome: Unknown, deliveries: int, jitter: float
+) -> None:
+    pauses = []
+    for count in (1, deliveries, deliveries + 1, 1_000):
+        following = decide_next(outcome, 1, count, jitter, CAPTURE_RULES)
+        assert isinstance(following, Renew)
+        pauses.append(following.after_s)
+    assert pauses == sorted(pauses)
+    assert pauses[-1] >= UNKNOWN_RETRY_S_MAX / 2
+
+
 @given(outcome=harmless, attempts=counts, deliveries=counts, jitter=jitters, rules=rules)
 def test_what_did_nothing_burns_no_attempt(
     outcome: KeyInUse | RateLimited | Unauthorized, attempts: int, deliveries: int, jitter: float, rules: CallRules
