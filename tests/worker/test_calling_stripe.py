@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 
 from tests.conftest import wait_until
+from tests.domain.stripe_objects import INTENT, event, refund
 from tests.worker.world import INTENTS, LEASE_S, World
 
 KEY_OF = "{}/create_payment_intent/1"
@@ -234,6 +235,33 @@ def test_10_refused_api_key_stops_calling_and_fails_nobody(world: World) -> None
     for one in payments:
         wait_until(partial(world.has_status, one, "SUCCEEDED"))
         assert_one_charge(world, one, attempts=1)
+
+
+def test_10_nobody_else_of_the_process_asks_while_the_api_key_is_refused(world: World) -> None:
+    """Each asks through the same gate: also the recorder, which has to fetch what a webhook did not show."""
+
+    def requests() -> int:
+        return len(world.sandbox.steer("GET", "requests")["requests"])
+
+    world.sandbox.steer("POST", "faults", fault="status", status=401, times=None)
+    world.request()
+    worker = world.start_worker(PAYMENTS_RECONCILE_AFTER_S="3600")
+    wait_until(lambda: worker.logged("breaker.opened"))
+    called = requests()
+    world.execute("update payments.payments set processor_payment_intent = %s", INTENT)
+    for number in range(20):
+        told = event("refund.created", refund(INTENT, 3, "pending", id=f"re_{number}"), api_version="2019-02-11")
+        world.execute(
+            "insert into payments.inbox (source, message_id, message_type, payload)"
+            " values ('stripe-webhook', %s, %s, %s::jsonb)",
+            told["id"],
+            told["type"],
+            json.dumps(told),
+        )
+    asking = "select count(*) from payments.inbox where next_attempt_at > received_at + interval '1 s'"
+    wait_until(lambda: world.row(asking)[0] >= 16)  # as many as may be under way
+    wait_until(lambda: requests() > called)  # a probe
+    assert requests() <= called + 8, "the probe, and what was under way for the reconciler"
 
 
 def test_11_poison_commands_die_and_the_others_go_on(world: World) -> None:
