@@ -1,8 +1,11 @@
 """What a run of the audit looks at: whatever changed, however late it commits, and in laps the rest; and its cost."""
 
 import math
+from typing import Any
+from unittest.mock import AsyncMock
 from uuid import UUID
 
+import psycopg
 import pytest
 
 from bench.audit import settle
@@ -21,30 +24,54 @@ LOOKING_MAX = 80 * SLICE
 CHOOSING_MAX = 200
 
 
-async def test_a_change_that_commits_late_is_looked_at(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def only_what_it_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And slices of one: no lap finds by chance what a run should have looked at."""
     monkeypatch.setattr(audit_module, "SLICE_MIN", 1)
     monkeypatch.setattr(audit_module, "LAP_RUNS_MAX", 1_000_000)
+
+
+def misnumber(conn: psycopg.Connection[Any]) -> UUID:
+    """The last payment's next event has a number too high."""
+    ((changed,),) = conn.execute("select aggregate_id from payments.outbox order by outbox_id desc limit 1").fetchall()
+    conn.execute("set local session_replication_role = replica")
+    conn.execute("update payments.payments set last_sequence = 4 where payment_id = %s", (changed,))
+    conn.execute(
+        "insert into payments.outbox (event_id, event_type, aggregate_id, sequence, payload, headers)"
+        " values (gen_random_uuid(), 'payment-authorized', %s, 3, '{}', '{}')",
+        (changed,),
+    )
+    return UUID(str(changed))
+
+
+@pytest.mark.usefixtures("only_what_it_is_told_of")
+async def test_a_change_that_commits_late_is_looked_at(database: Database) -> None:
     async with Auditor.on(database) as auditor:
         settle(auditor.conn, 1, 50)
-        await audit(auditor.around)  # from here on only by slices of one, or because it is told of
+        await audit(auditor.around)
         with database.connect(autocommit=False) as slow:
-            changed = slow.execute(
-                "select aggregate_id from payments.outbox order by outbox_id desc limit 1"
-            ).fetchone()
-            slow.execute("set local session_replication_role = replica")
-            slow.execute("update payments.payments set last_sequence = 4 where payment_id = %s", changed)
-            slow.execute(
-                "insert into payments.outbox (event_id, event_type, aggregate_id, sequence, payload, headers)"
-                " values (gen_random_uuid(), 'payment-authorized', %s, 3, '{}', '{}')",
-                changed,
-            )
+            changed = misnumber(slow)
             settle(auditor.conn, 51, 60)  # later ids, later transactions, committed before
             await audit(auditor.around)
             assert auditor.findings() == []
             slow.commit()
         await audit(auditor.around)
-        assert changed is not None
-        assert auditor.findings() == [(changed[0], "events_misnumbered")]
+        assert auditor.findings() == [(changed, "events_misnumbered")]
+
+
+@pytest.mark.usefixtures("only_what_it_is_told_of")
+async def test_a_run_that_breaks_off_has_not_looked(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Auditor.on(database) as auditor:
+        settle(auditor.conn, 1, 50)
+        await audit(auditor.around)
+        with auditor.conn.transaction():
+            changed = misnumber(auditor.conn)
+        with monkeypatch.context() as broken:
+            broken.setattr(audit_module, "_look", AsyncMock(side_effect=psycopg.OperationalError("gone")))
+            with pytest.raises(psycopg.OperationalError):
+                await audit(auditor.around)
+        await audit(auditor.around)
+        assert auditor.findings() == [(changed, "events_misnumbered")]
 
 
 async def test_what_nobody_told_of_is_found_within_a_lap(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

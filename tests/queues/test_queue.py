@@ -106,6 +106,30 @@ def test_queue_lease_ends_no_later_here_than_in_the_database(database: Database)
     run(database, main)
 
 
+def test_queue_counts_a_lease_from_before_it_asks_for_it(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the database is: nobody may believe to hold a command longer than the others are told."""
+    send(database, 1)
+    now = 1_000.0
+
+    async def main(pool: Pool) -> None:
+        queue = Queue(NAME, LEASE_S, clock=lambda: now)
+        (held,) = await lease(pool, queue, 1)
+        assert held.ends_at == now + LEASE_S
+        postpone = queue.postpone
+
+        async def postpone_slowly(*asked: Any) -> set[int]:
+            nonlocal now
+            now += 10
+            return await postpone(*asked)
+
+        monkeypatch.setattr(queue, "postpone", postpone_slowly)
+        async with transaction(pool) as conn:
+            (extended,) = await queue.extend(conn, [held])
+        assert (now, extended.ends_at) == (1_010.0, 1_000.0 + LEASE_S)
+
+    run(database, main)
+
+
 def test_queue_refuses_whoever_lost_the_lease(database: Database) -> None:
     send(database, 1)
 

@@ -334,6 +334,11 @@ def test_slices_leave_no_gap_and_move_on(position: datetime, now: datetime, span
         assert decide_position(part, position, None, now) >= position
 
 
+def test_what_stripe_lists_a_minute_late_is_not_passed_over() -> None:
+    for now in (NOW, NOW + timedelta(hours=3), NOW + timedelta(days=40)):
+        assert decide_slice(NOW, now, SPAN_MIN).since == NOW - timedelta(minutes=1)
+
+
 @given(moments, st.timedeltas(timedelta(0), timedelta(days=100)), moments | st.none())
 def test_position_never_believes_a_clock_further_than_its_skew(
     position: datetime, behind: timedelta, newest: datetime | None

@@ -8,6 +8,8 @@ import pytest
 
 from payments.reconciler.watching import look_at_watches
 from tests.conftest import wait_until
+from tests.database.rows import insert_payment
+from tests.domain.stripe_objects import intent
 from tests.reconciler.bench import Bench
 from tests.reconciler.test_command import reconcile
 from tests.worker.world import World
@@ -198,6 +200,24 @@ def test_a_change_begins_the_pauses_anew_and_the_end_ends_them(world: World) -> 
     assert world.sandbox.intents(payment_id)[0]["id"] == intent_id
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize(("hours", "is_voided"), [(23, False), (25, True)])
+async def test_hold_without_an_order_has_a_day(bench: Bench, hours: int, *, is_voided: bool) -> None:
+    payment_id = insert_payment(bench.conn, capture_method="manual")
+    bench.stripe.intents.append(intent(payment_id, "requires_capture", id="pi_1", capture_method="manual"))
+    bench.conn.execute("alter table payments.payments disable trigger user")
+    bench.conn.execute(
+        "update payments.payments set status = 'AUTHORIZED', amount_authorized = amount,"
+        " processor_payment_intent = 'pi_1', updated_at = now() - make_interval(hours => %s)",
+        (hours,),
+    )
+    bench.conn.execute("alter table payments.payments enable trigger user")
+    bench.watch(payment_id)
+    await look_at_watches(bench.around)
+    status = "VOIDING" if is_voided else "AUTHORIZED"
+    assert bench.conn.execute("select status from payments.payments").fetchall() == [(status,)]
+
+
 def test_45_looks_are_shared_out_between_workers(world: World) -> None:
     """Two processes, twenty payments: each look is one process's, and all payments end."""
     first = world.start_worker_process(**QUICK)
@@ -205,8 +225,8 @@ def test_45_looks_are_shared_out_between_workers(world: World) -> None:
     payments = [world.request(payment_method="pm_card_authenticationRequired") for _ in range(20)]
     wait_until(lambda: all(world.status(one) == "ACTION_REQUIRED" for one in payments), 30)
     # If that took long, looks have become rare meanwhile: each pause is twice the one before.
-    for intent in world.sandbox.intents():
-        world.sandbox.steer("POST", "browser/authenticate", payment_intent=intent["id"], outcome="succeed")
+    for made in world.sandbox.intents():
+        world.sandbox.steer("POST", "browser/authenticate", payment_intent=made["id"], outcome="succeed")
     wait_until(lambda: all(world.status(one) == "SUCCEEDED" for one in payments), 60)
     looks = [line for worker in (first, second) for line in worker.logged("payment.looked_at")]
     seen = [(line["payment_id"], line["status"], line["looks"]) for line in looks]
