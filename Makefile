@@ -3,9 +3,9 @@
 VENV := .venv
 PYTHON = $(VENV)/bin/python
 ARGS ?=
-# As many test processes as cores, each with servers of its own; a file's tests stay together, and share what is slow to start.
-# In the order of tests/conftest.py, not those files first that have many tests.
-PARALLEL ?= -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# Several test processes (tests/conftest.py), each with servers of its own; a file's tests stay together, and share what is slow to
+# start. In the order of tests/conftest.py, not those files first that have many tests.
+PARALLEL ?= -n auto --dist loadfile --no-loadscope-reorder
 
 # Python keeps what it has compiled, also where the environment says otherwise: else every process compiles all of ours anew.
 export PYTHONDONTWRITEBYTECODE =

@@ -22,6 +22,7 @@ import anyio
 import psutil
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 
 from tests.development.databases import EMBEDDED, OLDEST, OLDEST_BIN_DIR, Database, TestServer, TestServers
 
@@ -31,8 +32,14 @@ POLL_S_MAX = 0.05
 DEADLINE_S = 15.0
 TESTS = Path(__file__).parent
 LONGEST_FIRST = ("crashes", "model", "scenarios", "lint", "system", "stateful", "restore", "postgres_faults")
+PROCESSES_MAX = 5  # each has servers of its own
 MEMORY = Path("/dev/shm")
 MEMORY_BYTES_MIN = 4 * 1024**3  # a whole run keeps about one at a time
+
+
+# How long an example takes says how busy the machine is, and nothing about the product.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 def pytest_configure() -> None:
@@ -42,6 +49,12 @@ def pytest_configure() -> None:
     # As structlog would without a word, but for its tracebacks with every variable: half a second of computing each.
     plain = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(processors=[*structlog.get_config()["processors"][:-1], plain])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """For `-n auto`: one process more than there are cores, since a third of a process's time is waiting."""
+    return min(PROCESSES_MAX, (psutil.cpu_count() or 1) + 1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -49,12 +49,18 @@ def test_without_a_valid_key_every_route_answers_401(api: ApiProcess, header: di
 
 
 @pytest.mark.parametrize("scope", ["payments:read", "viewer", "operator", "refunds:write"])
-def test_authorize_needs_its_scope(api: ApiProcess, scope: str) -> None:
+def test_paying_and_saving_a_payment_method_need_their_scope(api: ApiProcess, scope: str) -> None:
     with api.client(make_key(api.database, "reader", [scope])) as reader:
-        answer = reader.post("/payments/authorize", json=wish())
-    assert (answer.status_code, answer.json()["code"]) == (403, "scope_missing")
-    assert "payments:write" in answer.json()["detail"]
-    assert answer.headers["www-authenticate"] == 'Bearer error="insufficient_scope", scope="payments:write"'
+        answers = [
+            reader.post("/payments/authorize", json=wish()),
+            reader.put(
+                f"/customers/{SOME}/payment-method", json={"paymentMethod": "pm_1", "processorCustomer": "cus_1"}
+            ),
+        ]
+    for answer in answers:
+        assert (answer.status_code, answer.json()["code"]) == (403, "scope_missing")
+        assert "payments:write" in answer.json()["detail"]
+        assert answer.headers["www-authenticate"] == 'Bearer error="insufficient_scope", scope="payments:write"'
 
 
 @pytest.mark.parametrize("scope", ["payments:read", "viewer", "operator"])
