@@ -8,7 +8,8 @@ import pytest
 
 from payments.reconciler.watching import look_at_watches
 from tests.conftest import wait_until
-from tests.database.rows import insert_payment
+from tests.database.rows import insert_payment, settle
+from tests.development.databases import Database
 from tests.domain.stripe_objects import intent
 from tests.reconciler.bench import Bench
 from tests.reconciler.test_command import reconcile
@@ -216,6 +217,25 @@ async def test_hold_without_an_order_has_a_day(bench: Bench, hours: int, *, is_v
     await look_at_watches(bench.around)
     status = "VOIDING" if is_voided else "AUTHORIZED"
     assert bench.conn.execute("select status from payments.payments").fetchall() == [(status,)]
+
+
+def test_each_state_that_leaves_something_open_begins_the_pauses_anew(database: Database) -> None:
+    with database.connect() as conn:
+        for before, after in (
+            ("REQUESTED", "ACTION_REQUIRED"),
+            ("REQUESTED", "PROCESSING"),
+            ("REQUESTED", "AUTHORIZED"),
+            ("AUTHORIZED", "CAPTURING"),
+            ("AUTHORIZED", "VOIDING"),
+        ):
+            payment_id = insert_payment(conn)
+            settle(conn, payment_id, before)
+            conn.execute("delete from payments.watches")
+            # Pauses have become long by now.
+            conn.execute("insert into payments.watches values (%s, 20, now() + interval '6 hours')", (payment_id,))
+            settle(conn, payment_id, after)
+            watch = conn.execute("select looks, next_look_at <= clock_timestamp() from payments.watches").fetchall()
+            assert watch == [(0, True)], after
 
 
 def test_45_looks_are_shared_out_between_workers(world: World) -> None:

@@ -169,6 +169,16 @@ def test_dispatch_finishes_an_open_window_before_what_came_later(admin: Connecti
     assert delivered(admin, LANE) == owed(admin, LANE)
 
 
+def test_dispatch_closes_a_window_that_ends_with_rows_of_other_queues(admin: Connection, relay: Connection) -> None:
+    """Left open, it would hold back all that comes after it, and be answered as caught up for ever."""
+    for event_type in ("payment-requested", "payment-requested", "dispute-opened"):
+        insert_lone_event(admin, event_type)
+    assert dispatch(relay, LANE, rows_max=2) == 2  # the window stays open for what it sends nothing of
+    insert_lone_event(admin, "payment-requested")
+    drain(relay, LANE)
+    assert delivered(admin, LANE) == owed(admin, LANE)
+
+
 def test_dispatch_answers_zero_only_when_caught_up(admin: Connection, relay: Connection) -> None:
     for _ in range(4):
         insert_lone_event(admin, "payment-requested")
