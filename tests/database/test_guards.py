@@ -186,6 +186,15 @@ def test_what_happens_once_is_published_once(module_database: Database, event_ty
             insert_event(admin, payment_id, "dispute-closed", 2)
 
 
+def test_two_payments_never_name_the_same_payment_intent(database: Database) -> None:
+    """Both would count its money, and an event of it might move either."""
+    name_it = "update payments.payments set processor_payment_intent = 'pi_1' where payment_id = %s"
+    with database.connect() as admin, database.connect("payments_worker") as worker:
+        worker.execute(name_it, (insert_payment(admin),))
+        with pytest.raises(psycopg.errors.UniqueViolation, match="processor_payment_intent"):
+            worker.execute(name_it, (insert_payment(admin),))
+
+
 def test_only_an_operator_leaves_conflicted(database: Database) -> None:
     with database.connect() as admin, database.connect("payments_worker") as worker:
         payment_id = insert_payment(admin)

@@ -8,8 +8,9 @@ import pytest
 from payments.doctor import checks
 from payments.doctor.checks import examine
 from payments.doctor.findings import Finding, Level
+from payments.domain.states import PaymentStatus
 from payments.settings import Settings
-from tests.database.rows import insert_payment
+from tests.database.rows import insert_payment, insert_refund, settle
 from tests.development.databases import Database
 from tests.postgres_faults.missing_standby import missing_standby
 
@@ -146,6 +147,24 @@ def test_every_kind_of_trouble_shows(database: Database) -> None:
         "dead letters: 1 unsettled",
         f"balance: {lost}: nobody is working on it",
     ]
+
+
+def test_what_hangs_in_a_state_that_should_pass_is_named(database: Database) -> None:
+    def hanging() -> set[str]:
+        return {one.found for one in findings_of(database) if one.check == "payments"}
+
+    with database.connect() as conn:
+        for status in PaymentStatus:
+            payment_id = insert_payment(conn)
+            settle(conn, payment_id, status)
+            if status is PaymentStatus.SUCCEEDED:
+                insert_refund(conn, payment_id, 100)
+        assert hanging() == set()
+        conn.execute("set session_replication_role = replica")  # or the guards would set the time anew
+        for table in ("payments", "refunds"):
+            conn.execute(f"update payments.{table} set updated_at = now() - interval '6 minutes'")
+    passing = ("REQUESTED", "PROCESSING", "CAPTURING", "VOIDING", "CONFLICTED", "refund REQUESTED")
+    assert hanging() == {f"1 in {status} for five minutes or more" for status in passing}
 
 
 def test_a_parked_call_that_was_discarded_is_no_trouble_any_more(database: Database) -> None:

@@ -221,6 +221,20 @@ def test_59_ids_on_both_sides_of_this_clusters(database: Database, share: float)
         assert_each_once(conn, expected)
 
 
+def test_an_id_that_a_transaction_here_bears_just_then_is_not_taken_for_a_new_one(database: Database) -> None:
+    """What was dispatched long ago would look like its news, once it ends."""
+    with database.connect() as conn, database.connect(autocommit=False) as bystander:
+        sent = insert_lone_event(conn, "payment-requested")
+        assert drain(conn, AHEAD) == 1
+        query = "select pg_current_xact_id()::text::bigint - (select xid::text::bigint from payments.outbox)"
+        (by,) = bystander.execute(query).fetchone() or ()
+        psycopg.ClientCursor(conn).execute(SHIFT, {"by": by})
+        assert rebase(database.admin_dsn(), None).has_moved
+        bystander.commit()
+        assert drain(conn, AHEAD) == 0
+        assert delivered(conn, AHEAD) == [sent]
+
+
 def test_59_large_outbox_is_sent_in_order(database: Database) -> None:
     """More than fits into one batch of messages, and no end of them a whole one."""
     with database.connect() as conn:
