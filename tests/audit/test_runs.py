@@ -14,6 +14,7 @@ from payments.reconciler import audit as audit_module
 from payments.reconciler.audit import audit
 from tests.audit.driving import ROLE, Auditor
 from tests.audit.sound_books import PAYMENTS, id_of, past_the_triggers
+from tests.audit.spoilt_books import PLACES, moved, moved_otherwise
 from tests.development.databases import Database
 
 pytestmark = pytest.mark.anyio
@@ -90,6 +91,25 @@ async def test_what_nobody_told_of_is_found_within_a_lap(database: Database, mon
         assert auditor.findings() == expected
         row = auditor.conn.execute("select last_lap_began_at is not null from payments.audit_progress").fetchone()
         assert row == (True,)
+
+
+async def test_what_the_balance_brings_is_looked_at_until_it_may_be_compared(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has to be at rest first, so the runs that follow at once find nothing, and must not be the last."""
+    monkeypatch.setattr(audit_module, "SLICE_MIN", 1)
+    monkeypatch.setattr(audit_module, "LAP_RUNS_MAX", 1_000_000)
+    async with Auditor.on_sound_books(database) as auditor:
+        await audit(auditor.around)
+        with past_the_triggers(auditor.conn):
+            auditor.conn.execute(moved("failed", "charge", "ch_9", 1000), PLACES)
+            just_now = "(select updated_at from payments.reconciler_progress where job = 'balance')"
+            auditor.conn.execute(moved_otherwise("ch_9", f"seen_at = {just_now}"))
+            await audit(auditor.around)
+            assert auditor.findings() == []
+            auditor.conn.execute(moved_otherwise("ch_9", "seen_at = now() - interval '3 minutes'"))
+        await audit(auditor.around)
+        assert auditor.findings() == [(id_of("failed"), "balance_captured_off")]
 
 
 @pytest.mark.parametrize("cluster", ["with higher ids", "with lower ids"])

@@ -120,6 +120,17 @@ async def test_made_in_the_future_of_our_clock_is_found(bench: Bench) -> None:
     assert bench.calls() == [("answered", "settled")]
 
 
+async def test_made_by_an_attempt_that_a_restored_backup_has_lost_is_found(bench: Bench) -> None:
+    """The first attempts we know of are not the first there were; none was made before the payment was."""
+    payment_id = bench.doubtful()
+    bench.conn.execute("set session_replication_role = replica")
+    bench.conn.execute("update payments.payments set created_at = now() - interval '2 hours'")
+    bench.stripe.add(-3_600, payment_id)
+    await sweep(bench.around)
+    assert bench.calls() == [("answered", "settled")]
+    assert bench.commands() == []
+
+
 @pytest.mark.parametrize(
     ("since", "quiet_at", "is_proved"),
     [

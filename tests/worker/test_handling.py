@@ -292,6 +292,29 @@ def test_handler_takes_no_answer_back_when_stripe_repeats_itself_to_another_atte
     on_bench(database, test)
 
 
+def test_handler_takes_nothing_from_an_operator_when_stripe_repeats_itself_to_another_attempt(
+    database: Database,
+) -> None:
+    """The reconciler might have the call made again, while the operator still looks into it."""
+
+    async def test(bench: Bench) -> None:
+        lease = await bench.lease()
+
+        async def overtake() -> None:
+            bench.during_call, bench.outcome = None, KeyMisused("m", "req_1")
+            await bench.steal()
+            await bench.handle(msgspec.structs.replace(lease, read_ct=lease.read_ct + 1))
+            bench.outcome = REPEATED
+
+        bench.during_call = overtake
+        await bench.handle(lease)
+        assert bench.rows("select state, http_status, last_error from payments.stripe_requests") == [
+            ("parked", None, "the key was used with other parameters")
+        ]
+
+    on_bench(database, test)
+
+
 def test_handler_counts_the_age_of_a_key_from_its_first_attempt(database: Database) -> None:
     """And the time in which it may still act from its last."""
 
