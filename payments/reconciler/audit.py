@@ -35,7 +35,13 @@ log = structlog.get_logger()
 
 async def audit(around: Surroundings) -> bool:
     """One run; never has more to do at once. Writes audit_findings and audit_progress."""
-    values = {"slice_min": SLICE_MIN, "lap_runs_max": LAP_RUNS_MAX, "open_max": OPEN_MAX, "told_max": TOLD_MAX}
+    values = {
+        "slice_min": SLICE_MIN,
+        "lap_runs_max": LAP_RUNS_MAX,
+        "open_max": OPEN_MAX,
+        "told_max": TOLD_MAX,
+        "balance_every_s": around.settings.events_backfill_s,
+    }
     async with transaction(around.pool) as conn:
         await guard_plans(conn)
         row: Any = await (await conn.execute(_QUERIES["list_due"], values)).fetchone()

@@ -52,10 +52,13 @@ select
     ) b
     where progress.seen is not null
     union
-    -- It is compared a minute after it was seen.
+    -- It is compared from the next reading of Stripe's list on that comes a minute after it was seen.
     select m.payment_id from (
       select payment_id from payments.balance_transactions
-      where seen_at > (select ran_at - interval '10 minutes' from payments.audit_progress) limit %(told_max)s::int
+      where seen_at > (
+        select ran_at - make_interval(mins => 10, secs => %(balance_every_s)s::float8) from payments.audit_progress
+      )
+      limit %(told_max)s::int
     ) m
   ) as payment_ids,
   case when (select count(*) from slice) = (select rows_max from width)

@@ -1,6 +1,7 @@
 """What a run of the audit looks at: whatever changed, however late it commits, and in laps the rest; and its cost."""
 
 import math
+from dataclasses import replace
 from typing import Any
 from unittest.mock import AsyncMock
 from uuid import UUID
@@ -12,6 +13,7 @@ from bench.audit import settle
 from payments.database.queries import load_queries
 from payments.reconciler import audit as audit_module
 from payments.reconciler.audit import audit
+from payments.settings import Settings
 from tests.audit.driving import ROLE, Auditor
 from tests.audit.sound_books import PAYMENTS, id_of, past_the_triggers
 from tests.audit.spoilt_books import PLACES, moved, moved_otherwise
@@ -93,13 +95,14 @@ async def test_what_nobody_told_of_is_found_within_a_lap(database: Database, mon
         assert row == (True,)
 
 
+@pytest.mark.usefixtures("only_what_it_is_told_of")
+@pytest.mark.parametrize(("read_every_s", "minutes"), [("30", 3), ("3600", 65)])
 async def test_what_the_balance_brings_is_looked_at_until_it_may_be_compared(
-    database: Database, monkeypatch: pytest.MonkeyPatch
+    database: Database, read_every_s: str, minutes: int
 ) -> None:
     """It has to be at rest first, so the runs that follow at once find nothing, and must not be the last."""
-    monkeypatch.setattr(audit_module, "SLICE_MIN", 1)
-    monkeypatch.setattr(audit_module, "LAP_RUNS_MAX", 1_000_000)
     async with Auditor.on_sound_books(database) as auditor:
+        auditor.around = replace(auditor.around, settings=Settings.load({"PAYMENTS_EVENTS_BACKFILL_S": read_every_s}))
         await audit(auditor.around)
         with past_the_triggers(auditor.conn):
             auditor.conn.execute(moved("failed", "charge", "ch_9", 1000), PLACES)
@@ -107,7 +110,7 @@ async def test_what_the_balance_brings_is_looked_at_until_it_may_be_compared(
             auditor.conn.execute(moved_otherwise("ch_9", f"seen_at = {just_now}"))
             await audit(auditor.around)
             assert auditor.findings() == []
-            auditor.conn.execute(moved_otherwise("ch_9", "seen_at = now() - interval '3 minutes'"))
+            auditor.conn.execute(moved_otherwise("ch_9", f"seen_at = now() - interval '{minutes} minutes'"))
         await audit(auditor.around)
         assert auditor.findings() == [(id_of("failed"), "balance_captured_off")]
 
@@ -131,7 +134,13 @@ async def test_a_snapshot_of_another_cluster_misleads_nobody(database: Database,
 def cost(database: Database) -> dict[str, int]:
     """The buffers that each statement of a run touches, as the worker runs them."""
     queries = load_queries("audit")
-    values = {"slice_min": SLICE, "lap_runs_max": 1_000_000, "open_max": SLICE, "told_max": 1_000}
+    values = {
+        "slice_min": SLICE,
+        "lap_runs_max": 1_000_000,
+        "open_max": SLICE,
+        "told_max": 1_000,
+        "balance_every_s": 30,
+    }
     found: dict[str, int] = {}
     with database.connect(ROLE) as conn, conn.transaction():
         conn.execute("set local enable_seqscan = off")  # as guard_plans does
