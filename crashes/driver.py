@@ -26,6 +26,7 @@ LIVELY = SETTINGS | {
 }
 FIRES_S = 10.0  # what is done in the background is done that often
 IDLE, IDLE_S = "idle", 8.0  # no life: what is reached while nobody asks for anything
+STARTED = "started anew"  # and what processes do at their start, which goes on after the payment has come to rest
 BACK_S = 30.0
 FREE_TURNS = "update payments.reconciler_progress set position = clock_timestamp() where job like 'turn/%'"
 
@@ -71,10 +72,11 @@ class Driver:
         for life in lives:
             mark = self.points.mark()
             self.system.tell(f"recording {life}")
-            if life == IDLE:
-                await asyncio.sleep(IDLE_S)
-            elif faults := await self._live([life]):
+            await asyncio.to_thread(self._free_turns)
+            if life != IDLE and (faults := await self._live([life])):
                 raise SystemExit(f"{life}: the books disagree without any crash: {faults}")
+            if life in {IDLE, STARTED}:
+                await asyncio.sleep(IDLE_S)
             reached[life] = self.points.reached(mark)
         return reached
 

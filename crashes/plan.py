@@ -1,27 +1,33 @@
 """Which rounds there are: every point once, or every point in every life that comes to it."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import zip_longest
 
-from crashes.driver import IDLE, Round
+from crashes.driver import IDLE, STARTED, Round
 from crashes.points import KINDS, Spec
 
-CHARGED, STARTED = "charged", "started anew"
+# How a process connects, and what a worker's reconciler does at once, and then every minute or hour.
+AT_STARTS = re.compile(r"connections\.|listen|audit\.|retention\.|reconciler\.(first_payment_at|begin_progress)")
 
 Reached = Mapping[str, Counter[Spec]]
 
 
 def every_point(reached: Reached) -> list[Round]:
-    """Each point once, in the first life that comes to it; what happens all the time, while somebody is charged."""
-    homes: dict[Spec, str] = {
-        spec: STARTED if "connections." in spec.point or "listen" in spec.point else CHARGED
-        for spec in reached.get(IDLE, ())
-    }
-    for life, points in reached.items():
-        for spec in points:
-            homes.setdefault(spec, life)
-    return list(_packed((life, spec) for spec, life in homes.items()))
+    """Each point once, in a life that comes to it again: what happens at a start, or every minute, when all start."""
+    specs = dict.fromkeys(spec for points in reached.values() for spec in points)
+    return list(_packed((_home(spec, reached), spec) for spec in specs))
+
+
+def _home(spec: Spec, reached: Reached) -> str:
+    """The first life that comes to a point at least half as often as any other: once may have been chance."""
+    lives = {life: points[spec] for life, points in reached.items() if life != IDLE and spec in points}
+    is_of_starts = spec in reached.get(IDLE, ()) or AT_STARTS.search(spec.point)
+    if not lives or (is_of_starts and STARTED in lives):
+        return STARTED
+    most = max(lives.values())
+    return next(life for life, count in lives.items() if 2 * count >= most)
 
 
 def every_pair(reached: Reached) -> list[Round]:
