@@ -1490,8 +1490,9 @@ begin
   select p.payment_id, p.last_sequence from payments.payments p where p.payment_id = any (ids)
   on conflict (payment_id) do update set events = excluded.events, forgotten_at = excluded.forgotten_at;
   delete from payments.outbox o where o.aggregate_id = any (ids);
-  delete from payments.inbox i where i.payment_id = any (ids);
-  delete from payments.dead_letters d where d.payment_id = any (ids);
+  -- A webhook that came meanwhile locks no payment: it stays, and so does a letter of it.
+  delete from payments.inbox i where i.payment_id = any (ids) and i.processed_at < old_at and i.received_at < old_at;
+  delete from payments.dead_letters d where d.payment_id = any (ids) and d.resolved_at < old_at;
   return coalesce(cardinality(looked_at), 0);
 end $$;
 comment on function payments.forget_payments is

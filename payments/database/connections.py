@@ -266,6 +266,12 @@ DATABASE_AWAY = (
 _UNKNOWN_SQLSTATE_CLASSES = ("08", "57P")
 
 
+def in_short(error: BaseException) -> str:
+    """What happened, without PostgreSQL's DETAIL: that quotes whole rows, which are not for a log."""
+    primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
+    return primary or str(error).strip()
+
+
 def may_be_committed(error: BaseException) -> bool:
     """Whether what a commit wrote may be there although the commit raised this."""
     sqlstate: str | None = getattr(error, "sqlstate", None)

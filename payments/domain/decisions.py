@@ -55,8 +55,12 @@ class Conflict(msgspec.Struct, frozen=True):
 
 
 class Compensate(msgspec.Struct, frozen=True):
-    """Money was held or taken after the payment had ended without any: nothing changes here, it goes back."""
+    """Money was held or taken after the payment had ended without any: it goes back, and the payment stays ended.
 
+    `after`: the payment with its PaymentIntent, which may not have been known, and by which the money goes back.
+    """
+
+    after: Payment
     then: Following
     why: str
 

@@ -204,7 +204,7 @@ def _decide_late(payment: Payment, signal: IntentSeen, then: Cancel | GiveBack) 
         then = GiveBack(left)
     if not _is_fresh(payment, signal):
         return _fetch(facts, f"the PaymentIntent is said to be {facts.status}, the payment is {payment.status}")
-    return Compensate(then, f"late money: {what}; it goes back")
+    return Compensate(known(payment, facts), then, f"late money: {what}; it goes back")
 
 
 def _decide_open(payment: Payment, signal: IntentSeen) -> Decision:  # noqa: PLR0911 - a way out for each case

@@ -16,7 +16,7 @@ import psycopg
 import structlog
 from psycopg_pool import PoolTimeout
 
-from payments.database.connections import DATABASE_AWAY, Connection, Pool, transaction
+from payments.database.connections import DATABASE_AWAY, Connection, Pool, in_short, transaction
 from payments.inbox.aftermath import Weighed
 from payments.inbox.fetching import FetchWanted, Gateway, fetch, hand_back
 from payments.inbox.low_water import DueFloor, LowWater
@@ -92,7 +92,7 @@ class Recorder:
                 try:
                     count = await self.run_once()
                 except (psycopg.Error, PoolTimeout) as error:
-                    log.warning("recorder.database_away", error=str(error).strip())
+                    log.warning("recorder.database_away", error=in_short(error))
                     await _first_of(stop.wait(), asyncio.sleep(away_s))
                     away_s = min(2 * away_s, AWAY_S_MAX)
                     continue
@@ -122,7 +122,7 @@ class Recorder:
         except Exception as error:
             if not claimed or is_systemic(error):
                 raise
-            log.warning("recorder.batch_failed", rows=len(claimed), error=str(error).strip())
+            log.warning("recorder.batch_failed", rows=len(claimed), error=in_short(error))
             for row in claimed:
                 await self._run_one(row.inbox_id)
         else:
@@ -160,7 +160,7 @@ class Recorder:
         return await weigh(conn, rows, self._settings, self._fetch_lease_s)
 
     async def _record_failure(self, inbox_id: int, error: Exception) -> None:
-        why = f"{type(error).__name__}: {str(error).strip()}"
+        why = f"{type(error).__name__}: {in_short(error)}"
         async with transaction(self._pool) as conn:
             row = await claim_one(conn, inbox_id)
             if row is None:
@@ -194,7 +194,7 @@ class Recorder:
             elif await fetch(self._pool, self._gateway, wanted):
                 self._bell.ring("")
         except (psycopg.Error, PoolTimeout) as error:
-            log.warning("recorder.fetch_lost", object_id=wanted.object_id, error=str(error).strip())
+            log.warning("recorder.fetch_lost", object_id=wanted.object_id, error=in_short(error))
         except Exception:
             log.exception("recorder.fetch_failed", object_id=wanted.object_id)
 

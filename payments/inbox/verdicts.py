@@ -138,9 +138,7 @@ class Clerk:
             case Ignore():
                 self._note(row, before.status, book, "ignored", decision.why)
             case Compensate():
-                log.warning("payment.compensated", payment_id=str(before.payment_id), why=decision.why)
-                await self._follow(book, decision.then)
-                self._note(row, before.status, book, "compensated", decision.why)
+                await self._compensate(row, book, decision)
             case Conflict():
                 log.error("payment.conflicted", payment_id=str(before.payment_id), why=decision.why)
                 book.payment = msgspec.structs.replace(before, status=PaymentStatus.CONFLICTED, next_action=None)
@@ -183,6 +181,14 @@ class Clerk:
         if book.payment.status is not before.status and book.payment.status not in UNSETTLED:
             self.result.settled.add(before.payment_id)
         self._note(row, before.status, book, "applied", decision.why)
+
+    async def _compensate(self, row: InboxRow, book: Locked, decision: Compensate) -> None:
+        before, book.payment = book.payment, decision.after
+        log.warning("payment.compensated", payment_id=str(before.payment_id), why=decision.why)
+        if before != book.payment:
+            await change_payment(self._conn, book)
+        await self._follow(book, decision.then)
+        self._note(row, before.status, book, "compensated", decision.why)
 
     async def _follow(self, book: Locked, then: Following) -> None:
         match then:

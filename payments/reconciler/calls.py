@@ -12,7 +12,7 @@ from uuid import UUID
 import msgspec
 import structlog
 
-from payments.database.connections import statements, transaction
+from payments.database.connections import in_short, statements, transaction
 from payments.database.queries import load_queries
 from payments.domain.attempts import KEY_AGE_MAX, CallOutcome
 from payments.domain.signals import Kind
@@ -173,7 +173,7 @@ async def settle(around: Surroundings, case: Case, evidence: Evidence) -> None:
         await _settle(around, case, evidence)
     except LOCKED as error:
         around.found["calls of locked payments"] += 1
-        log.warning("call.unsettled", payment_id=str(case.doubtful.payment_id), error=str(error).strip())
+        log.warning("call.unsettled", payment_id=str(case.doubtful.payment_id), error=in_short(error))
 
 
 async def _settle(around: Surroundings, case: Case, evidence: Evidence) -> None:

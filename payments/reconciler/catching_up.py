@@ -35,10 +35,12 @@ async def catch_up(
         taken = await take(around, part)
         if not taken.is_whole:
             span = decide_span(span, is_too_full=True)
-            if part.until is None and taken.newest is not None:
-                crowded_until = part.since + (taken.newest - part.since) / 2
+            if part.until is None:
+                crowded_until = taken.newest
             continue
-        span, crowded_until = decide_span(span, is_too_full=False), None
+        span = decide_span(span, is_too_full=False)
+        if crowded_until is not None and part.until is not None and part.until >= crowded_until:
+            crowded_until = None  # now for the present again
         async with transaction(around.pool) as conn:
             after = decide_position(part, position, taken.newest, now)
             is_ours = await move_progress(conn, job, before, after)

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import structlog
 
-from payments.database.connections import statements, transaction
+from payments.database.connections import in_short, statements, transaction
 from payments.database.queries import load_queries
 from payments.reconciler.commands import send_command
 from payments.reconciler.jobs import LOCKED, Job, Surroundings, guard_plans
@@ -58,7 +58,7 @@ async def _send(around: Surroundings, operation: Operation) -> int:
                 queue = await send_command(conn, operation, payment_id, subject_id)
         except LOCKED as error:
             around.found["commands of locked payments"] += 1
-            log.warning("command.unsent", payment_id=str(payment_id), error=str(error).strip())
+            log.warning("command.unsent", payment_id=str(payment_id), error=in_short(error))
             continue
         sent.append(payment_id)
         if queue is not None:

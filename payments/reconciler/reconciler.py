@@ -14,6 +14,7 @@ import psycopg
 import structlog
 from psycopg_pool import PoolTimeout
 
+from payments.database.connections import in_short
 from payments.reconciler.asking import StripeAway
 from payments.reconciler.audit import AUDIT
 from payments.reconciler.balance import BALANCE
@@ -79,7 +80,7 @@ class Reconciler:
             except StripeAway as error:
                 pause_s = self._wait_for_stripe(job, error)
             except (psycopg.Error, PoolTimeout) as error:
-                log.warning("reconciler.database_away", job=job.name, error=str(error).strip())
+                log.warning("reconciler.database_away", job=job.name, error=in_short(error))
                 pause_s = max(pause_s, DATABASE_PAUSE_S)
             except Exception:
                 log.exception("reconciler.job_failed", job=job.name)

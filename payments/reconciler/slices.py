@@ -45,9 +45,9 @@ def decide_slice(position: datetime, now: datetime, span: timedelta, crowded_unt
     kept_from = now - EVENTS_KEPT
     if position < kept_from:
         return Slice(since, min(position + span, kept_from), by_objects=True)
-    if crowded_until is not None:
-        return Slice(since, max(crowded_until, position + SPAN_MIN), by_objects=False)
     until = position + span
+    if crowded_until is not None:
+        return Slice(since, min(until, max(crowded_until, position + SPAN_MIN)), by_objects=False)
     return Slice(since, until if until < now - SKEW_MAX else None, by_objects=False)
 
 

@@ -9,7 +9,7 @@ import msgspec
 import psycopg
 import structlog
 
-from payments.database.connections import Connection, statements, transaction
+from payments.database.connections import Connection, in_short, statements, transaction
 from payments.database.queries import load_queries
 from payments.domain.facts import UnreadableObject, read_payment_intent
 from payments.domain.signals import Kind
@@ -244,7 +244,7 @@ async def _record_broken(around: Surroundings, claim: _Claimed, error: BaseExcep
     log.error(
         "watch.broken",
         payment_id=str(claim.watched.payment_id),
-        error=str(error) if isinstance(error, (Refusal, psycopg.Error)) else type(error).__name__,
+        error=in_short(error) if isinstance(error, (Refusal, psycopg.Error)) else type(error).__name__,
         exc_info=None if isinstance(error, (Refusal, psycopg.Error)) else error,
     )
     around.found["looks that broke"] += 1

@@ -3,6 +3,8 @@
 import psycopg
 import structlog
 
+from payments.database.connections import in_short
+
 log = structlog.get_logger()
 
 
@@ -15,7 +17,7 @@ class Reachability:
     def lost(self, error: psycopg.Error) -> None:
         """Nobody answered."""
         if not self._is_lost:
-            log.warning("database.lost", error=str(error).strip())
+            log.warning("database.lost", error=in_short(error))
         self._is_lost = True
 
     def reached(self) -> None:

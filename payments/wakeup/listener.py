@@ -8,7 +8,7 @@ import psycopg
 import structlog
 from psycopg import sql
 
-from payments.database.connections import Connection, connect, is_pooled
+from payments.database.connections import Connection, connect, in_short, is_pooled
 from payments.database.queries import load_queries
 from payments.errors import DatabaseUnsuitable, OperatingError
 from payments.wakeup.payloads import ANYTHING, gather, unpack
@@ -95,7 +95,7 @@ class Listener:
                     await self._listen_for_ever(conn)
             except (psycopg.Error, OperatingError, TimeoutError) as error:  # what a standby refuses, it will do one day
                 if not self._is_away:
-                    log.warning("listener.disconnected", error=str(error).strip())
+                    log.warning("listener.disconnected", error=in_short(error))
                 self._is_away = True
             await asyncio.sleep(self._retry_s)
             self._retry_s = min(2 * self._retry_s, RETRY_S_MAX)

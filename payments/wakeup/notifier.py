@@ -10,7 +10,7 @@ from typing import Self
 import psycopg
 import structlog
 
-from payments.database.connections import Connection, connect
+from payments.database.connections import Connection, connect, in_short
 from payments.database.queries import load_queries
 from payments.errors import OperatingError
 from payments.wakeup.payloads import ANYTHING, SEPARATOR, gather, pack
@@ -77,7 +77,7 @@ class Notifier:
                     return
             except (psycopg.Error, OperatingError, TimeoutError) as error:  # what a standby refuses, it will do one day
                 if not self._is_away:
-                    log.warning("notifier.disconnected", error=str(error).strip())
+                    log.warning("notifier.disconnected", error=in_short(error))
                 self._is_away = True
             await _sleep(self._closing, self._retry_s)
             self._retry_s = min(2 * self._retry_s, RETRY_S_MAX)

@@ -75,6 +75,7 @@ class Machine:
                 for event in decision.events:
                     self.publish(event)
             case Compensate():
+                self.payment = decision.after
                 self.follow(decision.then)
             case Conflict() | Park():
                 raise AssertionError(f"{decision} in a life without any conflict")

@@ -142,6 +142,24 @@ async def test_late_hold_is_let_go(desk: Desk) -> None:
     assert desk.history(payment_id)[-1][4] == "compensated"
 
 
+@pytest.mark.parametrize("status", ["succeeded", "requires_capture"])
+async def test_late_money_of_a_payment_whose_intent_was_not_known_can_be_given_back(desk: Desk, status: str) -> None:
+    """Voided, because nothing seemed to exist; by what Stripe made of it late, the worker refunds or cancels."""
+    manual = {"capture_method": "manual"} if status == "requires_capture" else {}
+    payment_id = desk.payment(**manual)
+    desk.sql("update payments.payments set status = 'VOIDING'")
+    desk.sql("update payments.payments set status = 'VOIDED'")
+    late = intent(payment_id, status, **manual)
+    desk.truth.intents[INTENT] = expanded(late)
+    kind = "succeeded" if status == "succeeded" else "amount_capturable_updated"
+    desk.webhook(event(f"payment_intent.{kind}", late), payment_id)
+    await desk.settle()
+    assert desk.one("select status, processor_payment_intent from payments.payments") == ("VOIDED", INTENT)
+    assert desk.history(payment_id)[-1][4] == "compensated"
+    wishes = (len(desk.sql(REFUNDS, payment_id)), len(commands(desk)))
+    assert wishes == ((1, 0) if status == "succeeded" else (0, 1))
+
+
 async def test_late_money_that_somebody_gave_back_in_the_dashboard_is_not_given_back_again(desk: Desk) -> None:
     payment_id = await fail(desk)
     desk.truth.intents[INTENT] = expanded(intent(payment_id, "succeeded"))

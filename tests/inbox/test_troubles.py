@@ -33,7 +33,9 @@ def command(desk: Desk, *words: str) -> int:
 POISON = """
 create function public.refuse() returns trigger language plpgsql as $$
 begin
-  if new.payment_id = '{payment_id}' then raise exception 'poison' using errcode = '{errcode}'; end if;
+  if new.payment_id = '{payment_id}' then
+    raise exception 'poison' using errcode = '{errcode}', detail = 'Failing row contains (…)';
+  end if;
   return new;
 end $$;
 create trigger refuse before update on payments.payments for each row execute function public.refuse();
@@ -62,11 +64,10 @@ async def test_poison_is_given_up_after_its_attempts_while_the_others_flow(
     )
     assert (attempts, is_waiting) == (1, True)
     assert "poison" in error
+    assert "Failing row" not in error, "PostgreSQL's details quote whole rows"
     desk.admin.execute("update payments.inbox set attempts = 5, next_attempt_at = now() where processed_at is null")
     await desk.recorder.run_once()
-    (pause_s,) = desk.one(
-        "select extract(epoch from next_attempt_at - now())::int from payments.inbox where attempts = 6"
-    )
+    pause_s = "select extract(epoch from next_attempt_at - now())::int from payments.inbox where attempts = 6"
     assert desk.one(pause_s)[0] > 25, "what cannot be written for some minutes is not given up"
     await desk.settle()
     assert desk.outcomes() == ["applied", "applied", "dead", "applied", "applied"]

@@ -32,6 +32,7 @@ from payments.reconciler.slices import (
     EVENTS_KEPT,
     OVERLAP,
     SKEW_MAX,
+    SPAN_FIRST,
     SPAN_MAX,
     SPAN_MIN,
     Slice,
@@ -365,5 +366,7 @@ def test_catching_up_with_a_hundred_days_takes_objects_first_and_then_events() -
 
 
 def test_crowded_present_is_cut_where_there_is_something() -> None:
-    part = decide_slice(NOW, NOW, SPAN_MIN, NOW + timedelta(seconds=5))
+    part = decide_slice(NOW, NOW, SPAN_FIRST, NOW + timedelta(seconds=5))
     assert part.until == NOW + timedelta(seconds=5)
+    assert decide_slice(NOW, NOW, timedelta(seconds=2), part.until).until == NOW + timedelta(seconds=2)
+    assert decide_slice(NOW, NOW, SPAN_FIRST, NOW - timedelta(seconds=5)).until == NOW + SPAN_MIN

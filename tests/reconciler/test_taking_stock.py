@@ -8,8 +8,9 @@ from typing import Any, cast
 import pytest
 
 from payments.database.queries import load_queries
+from payments.reconciler.catching_up import catch_up
 from payments.reconciler.jobs import Surroundings
-from payments.reconciler.slices import OVERLAP, SPAN_MIN, Slice
+from payments.reconciler.slices import OVERLAP, SPAN_MIN, Slice, Taken
 from payments.reconciler.stock import take_stock
 from payments.stripe_gateway.outcomes import Answered
 from tests.database.rows import insert_payment
@@ -62,6 +63,26 @@ def test_slice_that_holds_too_much_is_left_unless_it_is_the_least(
     taken = asyncio.run(take_stock(around, Slice(SINCE, SINCE + span, by_objects=True), pages_max=2))
     assert taken.is_whole is is_whole
     assert set(stripe.listed) >= ({"payment intents", "refunds", "disputes"} if is_whole else set())
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("per_s", [1, 3, 5, 8, 20])
+async def test_catching_up_comes_to_the_present_however_much_there_is(bench: Bench, per_s: int) -> None:
+    """After an hour's pause, with two thousand objects in a slice at most."""
+    now = datetime.now(UTC)
+    bench.conn.execute(
+        "insert into payments.reconciler_progress (job, position) values ('x', %s)", (now - timedelta(hours=1),)
+    )
+
+    async def take(_: Surroundings, part: Slice) -> Taken:
+        until = min(part.until or now, now)
+        is_whole = part.is_least or (until - part.since).total_seconds() * per_s <= 2_000
+        return Taken(until, is_whole=is_whole)
+
+    for _ in range(20):
+        if await catch_up(bench.around, "x", take) is False:
+            return
+    raise AssertionError("it never comes to the present")
 
 
 @pytest.mark.anyio

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -154,6 +155,37 @@ def test_57_only_what_is_old_and_done_with_is_forgotten(database: Database, seed
         assert {payment_id for payment_id, rows in left(conn).items() if rows == (0, 0, 0)} == gone | late
         off = conn.execute("select payment_id, kind from payments.audit_imbalances").fetchall()
         assert [row for row in off if row[0] in gone | late] == []
+
+
+PAUSE = """
+create function public.pause() returns trigger language plpgsql as
+$$ begin perform pg_advisory_xact_lock(57); return new; end $$;
+create trigger pause before insert on payments.forgotten for each row execute function public.pause();
+"""
+MEANWHILE = """
+with i as (
+  insert into payments.inbox (source, message_id, message_type, payment_id, payload)
+  values ('stripe-webhook', 'evt_late', 'charge.dispute.created', %(id)s, '{}')
+)
+insert into payments.dead_letters (origin, message_id, payment_id, payload, attempts, error)
+values ('queue:x', 'late', %(id)s, '{}', 1, 'x')
+"""
+
+
+def test_57_what_stripe_tells_while_its_payment_is_forgotten_stays(database: Database) -> None:
+    """It was promised by a 200, and nobody has weighed it: a dispute, months later."""
+    with database.connect() as conn, database.connect("payments_worker") as worker, ThreadPoolExecutor(1) as threads:
+        payment_id = old_payment(conn, "sound")
+        dispatch(conn)
+        conn.execute(PAUSE)
+        conn.execute("select pg_advisory_lock(57)")
+        forgetting = threads.submit(forget, worker)
+        wait_until(lambda: conn.execute("select from pg_stat_activity where wait_event = 'advisory'").fetchall())
+        conn.execute(MEANWHILE, {"id": payment_id})
+        conn.execute("select pg_advisory_unlock(57)")
+        forgetting.result()
+        assert left(conn)[payment_id] == (0, 1, 1)
+        assert conn.execute("select message_id from payments.inbox").fetchall() == [("evt_late",)]
 
 
 def test_57_a_lane_that_has_all_before_it_keeps_all(database: Database) -> None:
