@@ -55,6 +55,11 @@ def test_redact_hides_what_a_name_gives_away_and_numbers_that_are_cards() -> Non
         assert redact(None, "", {"number": card}) == {"number": MASK}
 
 
+@pytest.mark.parametrize("secret", SECRETS)
+def test_redact_hides_a_secret_that_stands_as_a_name(secret: str) -> None:
+    assert secret not in str(redact(None, "", {"event": "x.happened", "headers": {secret: 1}}))
+
+
 def test_redact_leaves_ordinary_fields_alone() -> None:
     payment_id = str(uuid.uuid4())
     event = {"event": "payment.settled", "payment_id": payment_id, "amount": 1999, "reference": "ch_3Mtw", "ok": True}

@@ -255,6 +255,13 @@ async def test_accept_says_failed_when_there_is_no_connection(pool: Pool, monkey
     assert [type(outcome.error) for outcome in outcomes] == [PoolTimeout] * 2  # type: ignore[union-attr]
 
 
+def test_fingerprint_is_of_what_was_asked_for_and_not_of_the_order_of_its_fields() -> None:
+    one, other = ({"a": "1", "b": "2"}, {"b": "2", "a": "1"})
+    assert fingerprint("POST", "/x", {"metadata": one}) == fingerprint("POST", "/x", {"metadata": other})
+    assert fingerprint("POST", "/x", {"metadata": one}) != fingerprint("POST", "/x", {"metadata": {"a": "1"}})
+    assert fingerprint("POST", "/x", one) != fingerprint("POST", "/y", one)
+
+
 fingerprints = st.sampled_from([b"1" * 32, b"2" * 32])
 payment_ids = st.uuids()
 answers = st.builds(

@@ -111,6 +111,16 @@ def test_success_counts_whenever_it_comes(status: PaymentStatus) -> None:
     assert (after.processor_payment_intent, after.next_action) == (INTENT, None)
 
 
+def test_what_goes_back_is_what_was_taken_and_is_not_on_its_way_back_yet() -> None:
+    fields: dict[str, Any] = {"capture_method": "manual", "amount_received": 400}
+    voiding = payment(_S.VOIDING, capture_method="manual", amount_authorized=1000)
+    assert applied(voiding, seen("succeeded", **fields)).then == GiveBack(400)
+    voided = payment(_S.VOIDED, capture_method="manual", amount_reserved=100)
+    decision = decide(voided, fresh("succeeded", **fields))
+    assert isinstance(decision, Compensate)
+    assert decision.then == GiveBack(300)
+
+
 def test_partial_capture_at_stripe_keeps_both_amounts() -> None:
     after = applied(payment(_S.AUTHORIZED), seen("succeeded", amount_received=400, capture_method="manual")).after
     assert (after.amount_authorized, after.amount_captured) == (1000, 400)

@@ -69,6 +69,14 @@ def test_new_dispute_is_opened(status: str) -> None:
     assert is_disputed([change.after])
 
 
+def test_payment_is_disputed_while_any_of_its_disputes_is_open_or_lost() -> None:
+    for against_us in ("needs_response", "lost"):
+        assert is_disputed([known(against_us), known("won")])
+        assert is_disputed([known("won"), known(against_us)])
+    assert not is_disputed([known("won"), known("warning_closed")])
+    assert not is_disputed([])
+
+
 @pytest.mark.parametrize("heard", [told, fetched])
 def test_dispute_was_opened_when_stripe_says_and_not_when_we_heard(heard: Callable[..., DisputeSeen]) -> None:
     days_ago = (NOW - timedelta(days=3)).replace(microsecond=0)

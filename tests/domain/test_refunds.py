@@ -208,6 +208,12 @@ def test_facts_that_contradict_ours_are_a_conflict(fault: Json) -> None:
     assert isinstance(decide(payment(), known, told("succeeded", **fault)), Fetch), "an event is a hint"
 
 
+@pytest.mark.parametrize("status", [_R.PENDING, _R.PROCESSED, _R.FAILED])
+def test_refusal_that_is_heard_late_changes_nothing(status: RefundStatus) -> None:
+    """Of a later key, mostly: what Stripe has said of the refund itself counts."""
+    assert isinstance(decide(payment(amount_reserved=400), ours(status), no()), Ignore)
+
+
 @pytest.mark.parametrize("signal", [told("succeeded"), no(), fetched("failed")])
 def test_conflict_is_left_by_an_operator_only(signal: RefundSeen | RefundRefused) -> None:
     assert isinstance(decide(payment(PaymentStatus.CONFLICTED, amount_captured=1000), ours(), signal), Ignore)

@@ -103,6 +103,14 @@ async def test_row_whose_statement_takes_too_long_stops_no_other(desk: Desk) -> 
     assert desk.one("select attempts from payments.inbox where payment_id = %s", payments[0]) == (1,)
 
 
+@pytest.mark.parametrize("errcode", ["deadlock_detected", "lock_not_available"])
+async def test_row_that_others_are_in_the_way_of_is_no_poison(desk: Desk, errcode: str) -> None:
+    payment_id = succeed(desk, 1)
+    desk.admin.execute(POISON.format(payment_id=payment_id, errcode=errcode))
+    await desk.recorder.run_once()
+    assert desk.one("select attempts, next_attempt_at > now(), processed_at from payments.inbox") == (0, True, None)
+
+
 async def test_payment_that_an_operator_keeps_locked_holds_up_no_other_and_is_never_given_up(desk: Desk) -> None:
     locked, *others = [succeed(desk, number) for number in range(5)]
     with desk.database.connect(autocommit=False) as operator:

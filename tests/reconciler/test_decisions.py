@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from payments.domain.facts import ActionFacts, PaymentIntentFacts
 from payments.domain.signals import Kind
 from payments.domain.states import PaymentStatus
+from payments.reconciler.asking import StripeAway, read_page
 from payments.reconciler.looks import (
     OPEN,
     SLOW_PAUSE_S_MAX,
@@ -51,6 +52,7 @@ from payments.reconciler.verdicts import (
     decide_by_list,
     decide_question,
 )
+from payments.stripe_gateway.outcomes import Answered
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 PAYMENT, CAPTURE, REFUND = (UUID(int=number) for number in (1, 2, 3))
@@ -333,6 +335,13 @@ def test_slices_leave_no_gap_and_move_on(position: datetime, now: datetime, span
     else:
         assert not part.by_objects
         assert decide_position(part, position, None, now) >= position
+
+
+@pytest.mark.parametrize("answer", [{}, {"data": None}, {"data": {}}, {"data": ["pi_1"]}, {"data": [{"object": "x"}]}])
+def test_what_is_no_list_of_stripes_proves_nothing(answer: dict[str, Any]) -> None:
+    """Somebody in between has answered, a proxy: an empty list would be the proof that nothing was made."""
+    with pytest.raises(StripeAway):
+        read_page(Answered(answer, 200, "req_1"))
 
 
 def test_what_stripe_lists_a_minute_late_is_not_passed_over() -> None:

@@ -104,6 +104,21 @@ async def test_who_joins_halfway_is_not_judged_with_the_others(
     assert bench.commands() == [(str(absent),)]
 
 
+async def test_whoever_becomes_doubtful_meanwhile_does_not_make_it_begin_anew(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an outage there is one every few seconds: a sweep that began anew for each would never end."""
+    monkeypatch.setattr(sweeping, "PAGES_MAX", 2)
+    absent = bench.doubtful()
+    for number in range(8):
+        bench.stripe.add(number)
+    for _ in range(12):
+        await sweep(bench.around)
+        bench.doubtful()
+    assert bench.calls()[0] == ("answered", "absent")
+    assert (str(absent),) in bench.commands()
+
+
 async def test_made_at_the_very_edge_is_found(bench: Bench) -> None:
     """Stripe's clock is ten minutes behind ours."""
     payment_id = bench.doubtful()

@@ -1,13 +1,15 @@
 """What was made beyond Stripe's memory of events is listed in slices, each of which ends."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from payments.database.queries import load_queries
+from payments.reconciler import balance, events
 from payments.reconciler.catching_up import catch_up
 from payments.reconciler.jobs import Surroundings
 from payments.reconciler.slices import OVERLAP, SPAN_MIN, Slice, Taken
@@ -42,6 +44,12 @@ class OneMoment:
         self.listed.append("disputes")
         return self._list([], has_more=False)
 
+    async def list_events(self, starting_after: str | None = None, **_: Any) -> Answered:
+        return await self.list_payment_intents(0, 0, starting_after)
+
+    async def list_balance_transactions(self, starting_after: str | None = None, **_: Any) -> Answered:
+        return await self.list_payment_intents(0, 0, starting_after)
+
     def _list(self, objects: list[dict[str, Any]], *, has_more: bool) -> Answered:
         return Answered({"object": "list", "data": objects, "has_more": has_more}, 200, "req_1")
 
@@ -63,6 +71,28 @@ def test_slice_that_holds_too_much_is_left_unless_it_is_the_least(
     taken = asyncio.run(take_stock(around, Slice(SINCE, SINCE + span, by_objects=True), pages_max=2))
     assert taken.is_whole is is_whole
     assert set(stripe.listed) >= ({"payment intents", "refunds", "disputes"} if is_whole else set())
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("module", [balance, events])
+@pytest.mark.parametrize(("span", "pages", "is_whole"), [(LEAST, 5, True), (2 * LEAST, 2, True), (2 * LEAST, 3, False)])
+async def test_list_that_holds_too_much_is_left_unless_it_cannot_be_halved(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, module: ModuleType, span: timedelta, pages: int, *, is_whole: bool
+) -> None:
+    monkeypatch.setattr(module, "PAGES_MAX", 2)
+    around = replace(bench.around, gateway=cast("Any", OneMoment(pages)))
+    take = balance._take if module is balance else events.take_events
+    assert (await take(around, Slice(SINCE, SINCE + span, by_objects=False))).is_whole is is_whole
+
+
+@pytest.mark.anyio
+async def test_who_was_overtaken_while_catching_up_knows_nothing_of_the_present(bench: Bench) -> None:
+    async def take(_: Surroundings, part: Slice) -> Taken:
+        bench.conn.execute("update payments.reconciler_progress set position = now() where job = 'x'")
+        return Taken(part.until, is_whole=True)
+
+    bench.conn.execute("insert into payments.reconciler_progress (job, position) values ('x', now() - interval '1 m')")
+    assert await catch_up(bench.around, "x", take) is None
 
 
 @pytest.mark.anyio

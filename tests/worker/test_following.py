@@ -166,3 +166,22 @@ def test_object_that_stripe_does_not_know_is_an_operators(rules: CallRules) -> N
 def test_customer_that_stripe_does_not_know_is_the_wishs_fault() -> None:
     outcome = Refused({"param": "customer", "code": "resource_missing"}, 400, None)
     assert decide_next(outcome, 1, 1, 0.0, CREATE_RULES) == Record(CallOutcome.REFUSED)
+
+
+@pytest.mark.parametrize(
+    ("rules", "code"),
+    [
+        (CAPTURE_RULES, "charge_expired_for_capture"),
+        (CAPTURE_RULES, "capture_charge_authorization_expired"),
+        (CAPTURE_RULES, "charge_already_captured"),
+        (CAPTURE_RULES, "payment_intent_unexpected_state"),
+        (CANCEL_RULES, "payment_intent_unexpected_state"),
+        (REFUND_RULES, "charge_already_refunded"),
+        (REFUND_RULES, "charge_disputed"),
+        (REFUND_RULES, "charge_not_refundable"),
+    ],
+)
+def test_what_stripe_says_of_the_state_of_things_is_recorded_and_no_fault_of_ours(rules: CallRules, code: str) -> None:
+    """https://docs.stripe.com/error-codes"""
+    following = decide_next(Refused({"code": code}, 400, "req_1"), 1, 1, 0.5, rules)
+    assert following == Record(CallOutcome.REFUSED)
