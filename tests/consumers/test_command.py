@@ -3,15 +3,14 @@
 import json
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import psycopg
 import pytest
-from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from payments.errors import ConsumerRefused, DatabaseUnreachable, DatabaseUnsuitable, SchemaTooOld
 from tests.consumers.driving import add, assert_refused, connect, consumers, reading, start_consumers
+from tests.database.listening import listen_to_statements
 from tests.development.databases import Database
 from tests.relay.outbox_rows import Connection, drain, insert_event, insert_payment
 
@@ -254,14 +253,7 @@ def test_remove_waits_for_the_batch_under_way_before_it_locks_anything(
 
 def test_no_password_of_a_consumer_is_told_to_the_server(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would stand in the server's log, and in pg_stat_activity meanwhile."""
-    told: list[str] = []
-    execute = psycopg.Cursor.execute
-
-    def listening(cursor: Any, query: Any, *args: Any, **options: Any) -> Any:
-        told.append(f"{query.as_string(cursor) if isinstance(query, sql.Composable) else query} {args}")
-        return execute(cursor, query, *args, **options)
-
-    monkeypatch.setattr(psycopg.Cursor, "execute", listening)
+    told = listen_to_statements(monkeypatch)
     passwords = [add(database, "fraud", "--events", "#")["password"]]
     passwords.append(json.loads(consumers(database.admin_dsn(), "password", "fraud").stdout)["password"])
     assert sum("SCRAM-SHA-256$" in one for one in told) == 2

@@ -1,5 +1,6 @@
 """What each of the service's roles cannot do by hand: speak for Stripe, reach the queues, borrow the owner's rights."""
 
+import secrets
 from collections.abc import Iterator
 from typing import Any
 from uuid import UUID, uuid4
@@ -8,6 +9,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from payments.database.migrate import set_role_passwords
+from tests.database.listening import listen_to_statements
 from tests.database.rows import insert_payment, settle
 from tests.development.databases import Database
 
@@ -350,3 +353,15 @@ def test_no_role_deletes_truncates_or_locks_a_table(module_database: Database, r
                 conn.execute(sql.SQL("truncate {}").format(name))
             with pytest.raises(DENIED), conn.transaction():
                 conn.execute(sql.SQL("alter table {} disable trigger all").format(name))
+
+
+def test_no_password_of_ours_is_told_to_the_server(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would stand in the server's log, and in pg_stat_activity meanwhile."""
+    told = listen_to_statements(monkeypatch)
+    password = secrets.token_urlsafe(12)
+    set_role_passwords(database.admin_dsn(), {"payments_readonly": password})
+    assert [one for one in told if "SCRAM-SHA-256$" in one]
+    assert not [one for one in told if password in one]
+    dsn = database.server.postgres.dsn("payments_readonly", password, database.name)
+    psycopg.connect(dsn).close()
+    database.server._role_passwords["payments_readonly"] = password

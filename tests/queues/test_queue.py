@@ -106,6 +106,26 @@ def test_queue_lease_ends_no_later_here_than_in_the_database(database: Database)
     run(database, main)
 
 
+def test_queue_leases_what_its_count_has_found_by_looking_at_all(database: Database) -> None:
+    """What became due below its floor, put back by hand: a count alone must not use up the look."""
+    first, *_ = send(database, 3)
+    now = 1_000.0
+
+    async def main(pool: Pool) -> None:
+        nonlocal now
+        queue = Queue(NAME, LEASE_S, clock=lambda: now)
+        assert len(await lease(pool, queue, 3)) == 3
+        with database.connect() as conn:
+            conn.execute("select pgmq.set_vt(%s, %s, 0)", (NAME, first))
+            conn.execute("update pgmq.q_payment_requested set vt = vt - interval '1 day' where msg_id = %s", (first,))
+        now += SWEEP_EVERY_S + 1
+        async with transaction(pool) as conn:
+            assert await queue.count_due(conn, 3) == 1
+            assert [each.msg_id for each in await queue.lease(conn, 3)] == [first]
+
+    run(database, main)
+
+
 def test_queue_counts_a_lease_from_before_it_asks_for_it(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """However slow the database is: nobody may believe to hold a command longer than the others are told."""
     send(database, 1)

@@ -213,6 +213,23 @@ async def test_a_turn_is_renewed_while_its_process_lives_and_given_up_when_it_is
     assert (await end() - first).total_seconds() > 3000, "who lost it leaves it alone"
 
 
+async def test_turn_is_kept_for_as_long_as_it_takes(around: Surroundings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "RENEW_S", 0.01)
+
+    async def nothing(_: Surroundings) -> bool:
+        return False
+
+    turn = await take_turn(around, job(nothing, takes_turns=True))
+    assert turn is not None
+    keeping, ends = asyncio.create_task(jobs.keep_turn(around, turn)), {turn.end}
+    while len(ends) < 4 and not keeping.done():
+        await asyncio.sleep(0.005)
+        ends.add(turn.end)
+    assert not keeping.done(), "it believes the turn lost"
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+
+
 async def test_progress_is_made_by_one_of_two(around: Surroundings) -> None:
     pool: Pool = around.pool
     async with pool.connection() as conn:

@@ -207,3 +207,9 @@ def test_59_no_role_of_the_api_gets_a_wish_past_the_mark(database: Database) -> 
     assert held.value.sqlstate == "PY001"
     with database.connect("payments_api") as conn, pytest.raises(psycopg.errors.InsufficientPrivilege):
         conn.execute("update payments.cluster set stripe_unlisted_since = null")
+
+
+def test_stripe_is_listed_from_ten_minutes_before_the_backup(database: Database) -> None:
+    """Clocks differ, and what Stripe did a moment earlier may not have been told any more."""
+    taken_at = datetime.now(UTC) - timedelta(hours=1)
+    assert rebase(database.admin_dsn(), taken_at).unlisted_since == taken_at - timedelta(minutes=10)

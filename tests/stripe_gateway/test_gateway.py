@@ -1,10 +1,12 @@
 import asyncio
 import json
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 from urllib.parse import parse_qsl
 
+import aiohttp
 import pytest
 import stripe
 
@@ -351,3 +353,16 @@ def test_gateway_lets_programmer_errors_out() -> None:
 def test_gateway_survives_a_notice_in_the_answer() -> None:
     notice = "Request-Id: req_1\r\nStripe-Notice: upgrade soon\r\n"
     assert isinstance(call(HostileServer([answer(headers=notice)])), Answered)
+
+
+def test_gateway_speaks_only_with_whom_a_certificate_names() -> None:
+    """Whoever stands in between would get the API key, and could answer that a payment has succeeded."""
+
+    async def main() -> None:
+        async with StripeGateway(settings_for(1)) as gateway:
+            connector = gateway._transport._open_session().connector
+            assert isinstance(connector, aiohttp.TCPConnector)
+            assert isinstance(connector._ssl, ssl.SSLContext)
+            assert (connector._ssl.verify_mode, connector._ssl.check_hostname) == (ssl.CERT_REQUIRED, True)
+
+    asyncio.run(main())

@@ -315,6 +315,20 @@ def test_handler_takes_nothing_from_an_operator_when_stripe_repeats_itself_to_an
     on_bench(database, test)
 
 
+def test_handler_acknowledges_with_the_answer_or_not_at_all(database: Database) -> None:
+    """A process that dies between the two would leave a payment that nobody works on."""
+    with database.connect() as conn:
+        conn.execute("alter table payments.inbox add constraint no_answers check (source <> 'stripe-api') not valid")
+
+    async def test(bench: Bench) -> None:
+        await bench.handle(await bench.lease())
+        assert len(bench.sent) == 1
+        assert bench.rows("select state from payments.stripe_requests") == [("in_flight",)]
+        assert len(bench.rows("select * from pgmq.q_payment_requested")) == 1
+
+    on_bench(database, test)
+
+
 def test_handler_counts_the_age_of_a_key_from_its_first_attempt(database: Database) -> None:
     """And the time in which it may still act from its last."""
 
