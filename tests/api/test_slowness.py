@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import httpx
@@ -15,7 +16,8 @@ import psycopg
 import pytest
 from litestar.types import Receive, Scope, Send
 
-from payments.api import bodies, deadlines, protocol, server
+from payments.api import authorize, bodies, deadlines, protocol, server
+from payments.api.accept_outcomes import Outcome, Unknown
 from payments.api.bodies import Disconnected, read_body
 from payments.api.problems import Refusal
 from payments.api.server import listen, serve
@@ -87,6 +89,20 @@ async def test_nobody_waits_for_what_the_work_still_waits_for(monkeypatch: pytes
         await deadlines.in_time(hang())
     ended.set()
     assert await deadlines.in_time(asyncio.sleep(0, "in time")) == "in time"
+
+
+@pytest.mark.anyio
+async def test_nobody_is_told_that_nothing_was_recorded_by_a_database_that_is_silent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def hang(*_: object) -> list[Outcome]:
+        await asyncio.sleep(3_600)
+        return []
+
+    monkeypatch.setattr(deadlines, "DATABASE_ANSWERS_S", 0.05)
+    monkeypatch.setattr(authorize, "accept", hang)
+    outcome = await authorize._accept(cast("Any", SimpleNamespace(pool=None)), cast("Any", None))
+    assert isinstance(outcome, Unknown)
 
 
 def test_a_request_that_never_ends_is_waited_for_five_seconds_and_then_409(api: ApiProcess, shop: httpx.Client) -> None:

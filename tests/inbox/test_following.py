@@ -286,6 +286,7 @@ async def test_refund_that_a_restored_backup_lost_is_ours_again(desk: Desk) -> N
     await desk.settle()
     row = desk.one("select refund_id, amount, status, external from payments.refunds")
     assert row == (refund_id, 400, "PENDING", False)
+    assert desk.events(payment_id)[-1] == "refund-requested", "its wish is told of once more, as a lost payment's is"
 
 
 async def test_refund_of_another_api_version_is_fetched(desk: Desk) -> None:

@@ -1,6 +1,7 @@
 """What was made beyond Stripe's memory of events is listed in slices, each of which ends."""
 
 import asyncio
+import itertools
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import ModuleType, SimpleNamespace
@@ -9,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from payments.database.queries import load_queries
-from payments.reconciler import balance, events
+from payments.reconciler import balance, events, listing
 from payments.reconciler.catching_up import catch_up
 from payments.reconciler.jobs import Surroundings
 from payments.reconciler.slices import OVERLAP, SPAN_MIN, Slice, Taken
@@ -83,6 +84,24 @@ async def test_list_that_holds_too_much_is_left_unless_it_cannot_be_halved(
     around = replace(bench.around, gateway=cast("Any", OneMoment(pages)))
     take = balance._take if module is balance else events.take_events
     assert (await take(around, Slice(SINCE, SINCE + span, by_objects=False))).is_whole is is_whole
+
+
+@pytest.mark.anyio
+async def test_listing_ends_beyond_all_that_a_clock_ahead_of_ours_has_dated(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was made last before the crash is what a backup has lost."""
+    parts: list[Slice] = []
+
+    async def take(_: Surroundings, part: Slice, __: int) -> Taken:
+        parts.append(part)
+        return Taken(None, is_whole=True)
+
+    monkeypatch.setattr(listing, "take_stock", take)
+    now = datetime.now(UTC)
+    await listing._compare(bench.around, listing.Listing(now - timedelta(hours=3), now, None, None, now))
+    assert all(later.since < earlier.until for earlier, later in itertools.pairwise(parts) if earlier.until)
+    assert (parts[-1].until or now) > now + timedelta(days=1)
 
 
 @pytest.mark.anyio

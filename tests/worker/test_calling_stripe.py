@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import wait_until
 from tests.domain.stripe_objects import INTENT, event, refund
-from tests.worker.world import INTENTS, LEASE_S, World
+from tests.worker.world import INTENTS, LEASE_S, TIMEOUT_S, World
 
 KEY_OF = "{}/create_payment_intent/1"
 
@@ -235,6 +235,21 @@ def test_10_refused_api_key_stops_calling_and_fails_nobody(world: World) -> None
     for one in payments:
         wait_until(partial(world.has_status, one, "SUCCEEDED"))
         assert_one_charge(world, one, attempts=1)
+
+
+def test_one_command_at_a_time_probes_a_stripe_that_hangs(world: World) -> None:
+    under_way = "select count(*) from payments.stripe_requests where state = 'in_flight'"
+    for _ in range(12):
+        world.request()
+    world.sandbox.fault("slow", delay_s=3 * TIMEOUT_S, times=None)
+    worker = world.start_worker(PAYMENTS_WORKER_CONCURRENCY="8")
+    wait_until(lambda: worker.logged("breaker.opened"))
+    wait_until(lambda: world.row(under_way) <= (1,))  # those that were under way when it opened
+    called, most = len(world.sandbox.requests()), 0
+    while len(world.sandbox.requests()) < called + 2:
+        most = max(most, world.row(under_way)[0])
+    assert most == 1
+    world.sandbox.clear_faults()
 
 
 def test_10_nobody_else_of_the_process_asks_while_the_api_key_is_refused(world: World) -> None:
