@@ -52,6 +52,14 @@ async def test_lost_payment_is_adopted_from_its_metadata_and_then_weighed(desk: 
     assert desk.sql("select * from payments.imbalances where kind not like '%%_unowned'") == []
 
 
+async def test_lost_hold_is_adopted_as_one_that_can_be_captured(desk: Desk) -> None:
+    payment_id, thing = lost(desk, "requires_capture", capture_method="manual")
+    desk.webhook(event("payment_intent.amount_capturable_updated", thing))
+    await desk.settle()
+    assert desk.one("select status, capture_method from payments.payments") == ("AUTHORIZED", "manual")
+    assert desk.events(payment_id) == ["payment-requested", "payment-authorized"]
+
+
 @pytest.mark.parametrize("kind", ["refund.created", "charge.dispute.created"])
 async def test_refund_or_dispute_of_a_lost_payment_brings_it_back_first(desk: Desk, kind: str) -> None:
     payment_id, _ = lost(desk)
