@@ -49,6 +49,15 @@ def first_key_was(outcome: str) -> str:
     return f"update payments.stripe_requests set outcome = '{outcome}' where payment_id = %(paid)s and generation = 1"
 
 
+def left_in_doubt(payment: str, subject: str, operation: str) -> str:
+    """An attempt of which nobody knows the end, and for which the worker's command would have to come again."""
+    return (
+        "insert into payments.stripe_requests"
+        " (payment_id, subject_id, operation, idempotency_key, parameters, attempts, state)"
+        f" values (%({payment})s, %({subject})s, '{operation}', %({subject})s::text, '{{}}', 1, 'in_doubt')"
+    )
+
+
 def untold(event_type: str, payment: str) -> str:
     return gone("payments.outbox", f"event_type = '{event_type}' and aggregate_id = %({payment})s")
 
@@ -99,6 +108,14 @@ CASES = {
         "refund_unowned",
         (gone("pgmq.q_refund_requested", "message ->> 'refundId' = %(refund_3)s::text"),),
     ),
+    "a refund's command is gone after its first attempt": Spoilt(
+        "paid",
+        "refund_unowned",
+        (
+            gone("pgmq.q_refund_requested", "message ->> 'refundId' = %(refund_3)s::text"),
+            left_in_doubt("paid", "refund_3", "create_refund"),
+        ),
+    ),
     "a pending refund is not watched": Spoilt("paid", "refund_unwatched", (unwatched("paid"),)),
     "a dead message's letter is gone": Spoilt("odd", "death_unnoticed", (without_letter("odd"),)),
     "two keys made a PaymentIntent": Spoilt(
@@ -137,6 +154,9 @@ CASES = {
         "disputed", "told_of_nothing", told("disputed", "refund-processed", "refundId", "gen_random_uuid()")
     ),
     "a refund is gone": Spoilt("paid", "told_of_nothing", (gone("payments.refunds", "refund_id = %(refund_1)s"),)),
+    "an open dispute is gone": Spoilt(
+        "disputed", "told_of_nothing", (gone("payments.disputes", "dispute_id = %(dispute_2)s"),)
+    ),
     "an answer is gone": Spoilt("held", "answer_lost", (unheard("held"),)),
     "a decline is gone": Spoilt("held", "answer_lost", (unheard("held"), last_call_was("declined"))),
     "a refusal is gone": Spoilt("held", "answer_lost", (unheard("held"), last_call_was("refused"))),
@@ -174,6 +194,16 @@ CASES = {
     ),
     "we captured less": Spoilt("disputed", "balance_captured_off", (changed("disputed", "amount_captured = 999"),)),
     "a charge of one that is void": Spoilt("late", "balance_captured_off", (moved("late", "charge", "ch_9", 500),)),
+    "late money came back, and nobody sent it again": Spoilt(
+        "late",
+        "balance_captured_off",
+        (
+            "update payments.refunds set status = 'FAILED', failure_reason = 'x' where refund_id = %(refund_5)s",
+            *told("late", "refund-failed", "refundId", "%(refund_5)s"),
+            changed("late", "amount_reserved = 0"),
+            moved("late", "refund", "re_5", 1000),
+        ),
+    ),
     "a charge of one that failed": Spoilt("failed", "balance_captured_off", (moved("failed", "charge", "ch_9", 1000),)),
     "a charge was turned round": Spoilt(
         "disputed", "balance_captured_off", (moved("disputed", "charge", "ch_2", -1000),)

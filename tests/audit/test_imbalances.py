@@ -6,7 +6,7 @@ from structlog.testing import capture_logs
 from payments.reconciler.audit import audit
 from tests.audit.driving import Auditor
 from tests.audit.sound_books import id_of, past_the_triggers
-from tests.audit.spoilt_books import CASES, PLACES, Spoilt
+from tests.audit.spoilt_books import CASES, PLACES, Spoilt, moved
 from tests.database.rows import insert_payment
 from tests.development.databases import Database
 
@@ -57,9 +57,17 @@ ENDED = {
     "EXPIRED": HELD,
 }
 
+# The others are also what payments become of which Stripe never heard.
+BY_STRIPE = {
+    status: (OPEN | ENDED)[status]
+    for status in ("ACTION_REQUIRED", "PROCESSING", "AUTHORIZED", "CAPTURING", "SUCCEEDED")
+}
+
 
 @pytest.mark.parametrize(
-    ("statuses", "kind"), [(OPEN, "payment_unwatched"), (ENDED, "outcome_untold")], ids=["open", "ended"]
+    ("statuses", "kind"),
+    [(OPEN, "payment_unwatched"), (ENDED, "outcome_untold"), (BY_STRIPE, "stripe_unasked")],
+    ids=["open", "ended", "brought about by Stripe alone"],
 )
 def test_no_state_is_left_out(database: Database, statuses: dict[str, str], kind: str) -> None:
     with database.connect() as conn, past_the_triggers(conn):
@@ -105,3 +113,22 @@ async def test_what_has_changed_since_stripes_list_was_read_is_not_compared_yet(
             for table in ("payments", "refunds", "disputes"):
                 auditor.conn.execute(f"update payments.{table} set updated_at = now() + interval '1 hour'")
         assert auditor.view() == []
+
+
+async def test_a_payment_of_which_news_wait_to_be_weighed_is_not_compared_with_the_balance_yet(
+    database: Database,
+) -> None:
+    """A refund made in the Dashboard beside one of ours may wait for days, and Stripe has moved it all the same."""
+    async with Auditor.on_sound_books(database) as auditor:
+        with past_the_triggers(auditor.conn):
+            auditor.conn.execute(moved("disputed", "refund", "re_9", -10), PLACES)
+            auditor.conn.execute(
+                "insert into payments.inbox (source, message_id, message_type, payment_id, payload)"
+                " values ('stripe-webhook', 'evt_9', 'refund.created', %(disputed)s, '{}')",
+                PLACES,
+            )
+        assert auditor.view() == []
+        auditor.conn.execute(
+            "update payments.inbox set processed_at = now(), outcome = 'ignored' where outcome is null"
+        )
+        assert auditor.view() == [(id_of("disputed"), "balance_refunded_off")]

@@ -17,6 +17,7 @@ from payments.settings import Settings
 from tests.audit.driving import ROLE, Auditor
 from tests.audit.sound_books import PAYMENTS, id_of, past_the_triggers
 from tests.audit.spoilt_books import PLACES, moved, moved_otherwise
+from tests.database import rows
 from tests.development.databases import Database
 
 pytestmark = pytest.mark.anyio
@@ -113,6 +114,26 @@ async def test_what_the_balance_brings_is_looked_at_until_it_may_be_compared(
             auditor.conn.execute(moved_otherwise("ch_9", f"seen_at = now() - interval '{minutes} minutes'"))
         await audit(auditor.around)
         assert auditor.findings() == [(id_of("failed"), "balance_captured_off")]
+
+
+@pytest.mark.parametrize(("status", "kind"), [("REQUESTED", "refund_unowned"), ("PENDING", "refund_unwatched")])
+async def test_open_refunds_are_looked_at_by_every_run(database: Database, status: str, kind: str) -> None:
+    """Whoever should work on one may be lost without a word, and its payment is settled: no turn of its for long."""
+    async with Auditor.on(database) as auditor:
+        with past_the_triggers(auditor.conn):
+            payment_id = rows.insert_payment(auditor.conn)
+            rows.settle(auditor.conn, payment_id, "SUCCEEDED")
+            refund_id = rows.insert_refund(auditor.conn, payment_id, 100)
+            auditor.conn.execute(
+                "update payments.refunds set status = %s, processor_reference = 're_1' where refund_id = %s",
+                (status, refund_id),
+            )
+        auditor.conn.execute(
+            "insert into payments.audit_progress (seen, lap_at) values (pg_current_snapshot(), %s)",
+            (UUID(int=2**128 - 1),),
+        )
+        await audit(auditor.around)
+        assert auditor.findings() == [(payment_id, kind)]
 
 
 @pytest.mark.parametrize("cluster", ["with higher ids", "with lower ids"])
