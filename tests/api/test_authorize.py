@@ -148,9 +148,22 @@ def test_an_idempotency_key_belongs_to_the_client_and_survives_its_api_key(api: 
     key, mine, theirs = str(uuid.uuid4()), wish(), wish()
     first = authorize(shop, mine, key)
     with api.client(make_key(api.database, "other", ["payments:write"])) as other:
-        assert authorize(other, theirs, key).json()["paymentId"] != first.json()["paymentId"]
+        others = authorize(other, theirs, key)
+        assert others.json()["paymentId"] != first.json()["paymentId"]
+        assert authorize(other, theirs, key).content == others.content
+        assert authorize(shop, mine, key).content == first.content
     with api.client(make_key(api.database, "shop", ["payments:write"])) as rotated:
         assert authorize(rotated, mine, key).content == first.content
+
+
+def test_a_cart_that_another_client_pays_is_409_even_under_the_same_key(api: ApiProcess, shop: httpx.Client) -> None:
+    """Word for word the same, and yet no repetition: the answer kept is the other client's."""
+    key, body = str(uuid.uuid4()), wish()
+    payment_id = authorize(shop, body, key).json()["paymentId"]
+    with api.client(make_key(api.database, "other", ["payments:write"])) as other:
+        answer = authorize(other, body, key)
+    assert (answer.status_code, answer.json()["code"]) == (409, "cart_has_live_payment")
+    assert answer.json()["paymentId"] == payment_id
 
 
 def test_same_cart_and_another_key_is_409_naming_the_payment(shop: httpx.Client) -> None:
