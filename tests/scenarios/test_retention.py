@@ -188,6 +188,33 @@ def test_57_what_stripe_tells_while_its_payment_is_forgotten_stays(database: Dat
         assert conn.execute("select message_id from payments.inbox").fetchall() == [("evt_late",)]
 
 
+LOCK = "select from payments.payments where payment_id = %s for no key update nowait"
+
+
+def test_a_payment_that_somebody_is_changing_is_not_forgotten(database: Database) -> None:
+    """A refund asked for after years: its event is committed behind the look at what there is to keep."""
+    with database.connect() as conn, database.connect("payments_worker") as worker:
+        payment_id = old_payment(conn, "sound")
+        dispatch(conn)
+        with database.connect(autocommit=False) as wishing:
+            wishing.execute(LOCK, (payment_id,))
+            worker.execute("set lock_timeout = '1ms'")
+            forget(worker)
+            insert_event(wishing, payment_id, "refund-requested", 3)
+            wishing.commit()
+        assert left(conn)[payment_id] == (3, 2, 1)
+
+
+def test_nobody_changes_a_payment_while_it_is_forgotten(database: Database) -> None:
+    """An event of that moment would go with the old ones, and no lane was ever sent it."""
+    with database.connect() as conn, database.connect("payments_worker", autocommit=False) as worker:
+        payment_id = old_payment(conn, "sound")
+        dispatch(conn)
+        worker.execute("select payments.forget_payments(%s, 1)", (DAYS,))
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            conn.execute(LOCK, (payment_id,))
+
+
 def test_57_a_lane_that_has_all_before_it_keeps_all(database: Database) -> None:
     with database.connect() as conn, database.connect("payments_worker") as worker:
         payment_id = old_payment(conn, "sound")
