@@ -50,6 +50,22 @@ async def test_a_list_that_is_not_read_to_its_end_proves_nothing(bench: Bench, m
     assert bench.refund_commands() == []
 
 
+async def test_a_call_parked_once_more_after_a_retry_has_an_unsettled_letter_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stripe may have the money still, and nobody else knows of the call."""
+    monkeypatch.setattr(calls, "REFUND_PAGES_MAX", 1)
+    bench.stripe.has_endless_refunds = True
+    bench.doubtful_refund()
+    await calls.reconcile_calls(bench.around)
+    bench.conn.execute("update payments.dead_letters set resolved_at = now(), resolution = 'tried again'")
+    bench.conn.execute("update payments.stripe_requests set state = 'to_reconcile'")
+    await calls.reconcile_calls(bench.around)
+    assert bench.calls() == [("parked", None)]
+    letters = bench.conn.execute("select resolved_at, resolution from payments.dead_letters").fetchall()
+    assert letters == [(None, None)]
+
+
 async def test_nothing_is_proved_while_the_last_attempt_may_still_be_at_work(bench: Bench) -> None:
     """Under an old key an attempt that is still on its way may refund: its lease and its time limit must be over."""
     refund_id = bench.doubtful_refund()

@@ -182,6 +182,27 @@ def test_handler_leaves_a_dead_letter_of_a_parked_call_though_the_lease_was_lost
     on_bench(database, test)
 
 
+def test_handler_unsettles_the_dead_letter_of_a_call_that_it_parks_once_more_without_its_lease(
+    database: Database,
+) -> None:
+    """After an operator's retry; whoever has the command finds nothing to do, so only the letter tells of it."""
+
+    async def test(bench: Bench) -> None:
+        lease = await bench.lease()
+        bench.outcome = KeyMisused("m", "req_1")
+        bench.during_call = bench.steal
+        await bench.handle(lease)
+        retried = "update payments.dead_letters set resolved_at = now(), resolution = 'tried again' returning 1"
+        assert len(bench.rows(retried)) == 1
+        bench.rows("update payments.stripe_requests set state = 'in_doubt' returning call_id")
+        await bench.handle(msgspec.structs.replace(lease, read_ct=lease.read_ct + 1))
+        assert len(bench.sent) == 2
+        assert bench.rows("select state from payments.stripe_requests") == [("parked",)]
+        assert bench.rows("select resolved_at, resolution from payments.dead_letters") == [(None, None)]
+
+    on_bench(database, test)
+
+
 def test_handler_leaves_one_dead_letter_when_both_holders_of_a_command_park_its_call(database: Database) -> None:
     async def test(bench: Bench) -> None:
         lease = await bench.lease()
