@@ -7,7 +7,17 @@ import pytest
 
 from payments.domain.identifiers import new_id
 from tests.domain.stories import expanded, said_no
-from tests.domain.stripe_objects import INTENT, answered, declined, dispute, event, intent, refund, refused
+from tests.domain.stripe_objects import (
+    INSUFFICIENT_FUNDS,
+    INTENT,
+    answered,
+    declined,
+    dispute,
+    event,
+    intent,
+    refund,
+    refused,
+)
 from tests.inbox.conftest import Desk
 
 pytestmark = pytest.mark.anyio
@@ -58,6 +68,19 @@ async def test_declined_payment_has_its_intent_cancelled_at_once(desk: Desk) -> 
     assert UUID(headers["ce-id"]).version == 7
     assert ("payments_queue", "void_requested") in desk.notices.sent
     assert desk.events(payment_id) == ["payment-requested", "payment-failed"], "the command is told to nobody"
+
+
+async def test_attempt_that_fails_in_the_browser_ends_nothing(desk: Desk) -> None:
+    """The customer, who was asked for a signature, may try another card: their PaymentIntent is not cancelled."""
+    payment_id = desk.payment(payment_method="pm_card_visa")
+    desk.answer(answered(intent(payment_id, "requires_action")), payment_id)
+    await desk.settle()
+    assert desk.status(payment_id) == "ACTION_REQUIRED"
+    tried = intent(payment_id, "requires_payment_method", last_payment_error=INSUFFICIENT_FUNDS)
+    desk.truth.intents[INTENT] = tried
+    desk.webhook(event("payment_intent.payment_failed", tried))
+    await desk.settle()
+    assert (desk.status(payment_id), commands(desk)) == ("ACTION_REQUIRED", [])
 
 
 async def test_failure_without_an_intent_has_nothing_to_cancel(desk: Desk) -> None:

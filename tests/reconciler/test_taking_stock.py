@@ -16,6 +16,7 @@ from payments.reconciler.jobs import Surroundings
 from payments.reconciler.slices import OVERLAP, SPAN_MIN, Slice, Taken
 from payments.reconciler.stock import take_stock
 from payments.stripe_gateway.outcomes import Answered
+from tests.audit.sound_books import past_the_triggers
 from tests.database.rows import insert_payment
 from tests.reconciler.bench import Bench
 
@@ -132,6 +133,26 @@ async def test_catching_up_comes_to_the_present_however_much_there_is(bench: Ben
         if await catch_up(bench.around, "x", take) is False:
             return
     raise AssertionError("it never comes to the present")
+
+
+@pytest.mark.anyio
+async def test_catching_up_begins_with_the_first_payment_there_is(bench: Bench) -> None:
+    """The list was never looked at, as at a first start, and after an upgrade that reads one more."""
+    first, last = (insert_payment(bench.conn) for _ in range(2))
+    began = datetime.now(UTC) - timedelta(hours=5)
+    with past_the_triggers(bench.conn):
+        for payment_id, created_at in ((first, began), (last, began + timedelta(hours=4))):
+            bench.conn.execute(
+                "update payments.payments set created_at = %s where payment_id = %s", (created_at, payment_id)
+            )
+    taken: list[Slice] = []
+
+    async def take(_: Surroundings, part: Slice) -> Taken:
+        taken.append(part)
+        return Taken(None, is_whole=True)
+
+    assert await catch_up(bench.around, "x", take) is False
+    assert taken[0].since == began - OVERLAP
 
 
 @pytest.mark.anyio

@@ -19,6 +19,7 @@ from payments.settings import Settings
 from tests.conftest import wait_until
 from tests.database.rows import insert_payment
 from tests.development.databases import Database
+from tests.reconciler.bench import Notices
 from tests.worker.world import Sandbox, World, sandbox_process
 
 QUICK: dict[str, Any] = {"PAYMENTS_RECONCILE_AFTER_S": "3600", "PAYMENTS_EVENTS_BACKFILL_S": "86400"}
@@ -175,6 +176,30 @@ def test_59_second_restore_while_stripe_is_looked_at_begins_anew(world: World) -
     assert world.rows("select from payments.reconciler_progress where job like 'listing/%%'") == []
     restored(world)
     assert unlisted_since(world) == earlier - MARGIN, "the earlier of both counts"
+
+
+@pytest.mark.anyio
+async def test_a_worker_that_slept_through_another_restore_ends_no_look_at_stripe(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was about to end its own; the look that has only begun since then goes back to the same date."""
+    since = datetime.now(UTC) - timedelta(hours=1)
+    unlisted = rebase(database.admin_dsn(), since).unlisted_since
+
+    async def sleep_through_a_restore(*_: Any) -> bool:
+        assert rebase(database.admin_dsn(), since + timedelta(minutes=30)).unlisted_since == unlisted
+        return True
+
+    monkeypatch.setattr(listing, "_is_weighed", sleep_through_a_restore)
+    async with open_pool(database.dsn("payments_worker"), "payments_worker", 2) as pool:
+        around = Surroundings(pool, None, Notices(), Settings.load({}))  # type: ignore[arg-type]  # asks nobody
+        with database.connect() as conn:
+            conn.execute(
+                "insert into payments.reconciler_progress (job, position)"
+                " values ('listing/heard', now()), ('listing/compared', now())"
+            )
+            await listing.list_since_backup(around)
+            assert conn.execute("select stripe_unlisted_since from payments.cluster").fetchall() == [(unlisted,)]
 
 
 def test_59_time_of_the_backup_is_the_newest_that_is_stored(database: Database) -> None:
