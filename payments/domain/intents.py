@@ -200,7 +200,7 @@ def _decide_late(payment: Payment, signal: IntentSeen, then: Cancel | GiveBack) 
     if isinstance(then, GiveBack):
         left = then.amount - payment.amount_reserved
         if left <= 0:
-            return Ignore(f"late money: {what}; it is on its way back already")
+            return _learn(payment, facts, f"late money: {what}; it is on its way back already")
         then = GiveBack(left)
     if not _is_fresh(payment, signal):
         return _fetch(facts, f"the PaymentIntent is said to be {facts.status}, the payment is {payment.status}")

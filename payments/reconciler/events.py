@@ -8,7 +8,7 @@ import msgspec
 import psycopg
 import structlog
 
-from payments.database.connections import transaction
+from payments.database.connections import in_short, transaction
 from payments.database.queries import load_queries
 from payments.domain.facts import payment_id_of
 from payments.inbox.rows import receive
@@ -68,13 +68,13 @@ async def _take_events(around: Surroundings, part: Slice) -> Taken:
 async def _put(around: Surroundings, events: list[dict[str, Any]]) -> None:
     try:
         await _put_all(around, events)
-    except psycopg.DataError:
+    except psycopg.DataError as error:
         if len(events) > 1:
             for event in events:  # one that nobody can store must not hold up the others
                 await _put(around, [event])
             return
         # A webhook that nobody can store is refused as well; what it tells of has its watch.
-        log.exception("event.unstorable", event_id=events[0]["id"])
+        log.error("event.unstorable", event_id=events[0]["id"], error=in_short(error))  # noqa: TRY400 - it may quote
 
 
 async def _put_all(around: Surroundings, events: list[dict[str, Any]]) -> None:

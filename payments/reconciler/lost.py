@@ -37,15 +37,15 @@ async def send_lost_commands(around: Surroundings) -> bool:
     """Sends again what was lost; whether there may be more."""
     is_full = False
     for operation in Operation:
-        is_full |= await _send(around, operation) == ROWS_MAX
+        is_full |= await _send(around, operation)
     async with statements(around.pool) as conn:
         values = {"after_s": LOST_AFTER_S, "rows_max": LOOKED_AT_MAX}
         await conn.execute(_QUERIES["watch_unwatched"], values)
     return is_full
 
 
-async def _send(around: Surroundings, operation: Operation) -> int:
-    """How many were sent. A payment that somebody keeps locked is left for the next time: others have their turn."""
+async def _send(around: Surroundings, operation: Operation) -> bool:
+    """Whether there may be more. What belongs to a locked payment waits for the next time: others have their turn."""
     values = {"after_s": LOST_AFTER_S, "looked_at_max": LOOKED_AT_MAX, "rows_max": ROWS_MAX}
     async with transaction(around.pool) as conn:
         await guard_plans(conn)
@@ -66,7 +66,7 @@ async def _send(around: Surroundings, operation: Operation) -> int:
     if sent:
         around.found["lost commands sent again"] += len(sent)
         log.warning("commands.sent_again", operation=operation.value, payment_ids=[str(one) for one in sent])
-    return len(sent)
+    return bool(sent) and len(rows) == ROWS_MAX
 
 
 LOST = Job("lost commands", send_lost_commands, lambda _: EVERY_S, takes_turns=True)

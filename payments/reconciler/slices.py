@@ -10,6 +10,8 @@ OVERLAP = timedelta(minutes=1)
 SKEW_MAX = timedelta(minutes=10)
 # Events "going back up to 30 days" (https://docs.stripe.com/api/events); an hour in hand.
 EVENTS_KEPT = timedelta(days=30) - timedelta(hours=1)
+# The border moves on while a slice is looked at: the last one by objects goes beyond it, or none would be the last.
+BEYOND_THE_BORDER = timedelta(minutes=30)
 # A slice grows and shrinks with what is in it.
 SPAN_FIRST = timedelta(minutes=10)
 SPAN_MAX = timedelta(days=1)
@@ -44,7 +46,7 @@ def decide_slice(position: datetime, now: datetime, span: timedelta, crowded_unt
     since = position - OVERLAP
     kept_from = now - EVENTS_KEPT
     if position < kept_from:
-        return Slice(since, min(position + span, kept_from), by_objects=True)
+        return Slice(since, min(position + span, kept_from + BEYOND_THE_BORDER), by_objects=True)
     until = position + span
     if crowded_until is not None:
         return Slice(since, min(until, max(crowded_until, position + SPAN_MIN)), by_objects=False)

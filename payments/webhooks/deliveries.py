@@ -7,7 +7,7 @@ import psycopg
 import structlog
 from psycopg_pool import PoolTimeout
 
-from payments.database.connections import Pool, confirm, transaction
+from payments.database.connections import Pool, confirm, in_short, transaction
 from payments.inbox.rows import receive
 from payments.settings import Settings
 from payments.webhooks.events import MalformedEvent, read_received
@@ -74,9 +74,9 @@ async def accept_delivery(
             if not is_new:
                 await confirm(conn)
     except psycopg.DataError as error:
-        log.exception("delivery.unstorable", event_id=event.event_id)
+        log.error("delivery.unstorable", event_id=event.event_id, error=in_short(error))  # noqa: TRY400 - it may quote
         return Malformed(f"the event cannot be stored: {type(error).__name__}")
     except (psycopg.Error, PoolTimeout) as error:
-        log.warning("delivery.failed", event_id=event.event_id, error=str(error).strip())
+        log.warning("delivery.failed", event_id=event.event_id, error=in_short(error))
         return DatabaseAway()
     return Received(event.event_id, event.event_type, is_new)

@@ -121,6 +121,14 @@ def test_what_goes_back_is_what_was_taken_and_is_not_on_its_way_back_yet() -> No
     assert decision.then == GiveBack(300)
 
 
+def test_late_money_on_its_way_back_names_its_intent_where_that_was_not_known() -> None:
+    """A refund that was asked for before it was can only then be made."""
+    voided = payment(_S.VOIDED, processor_payment_intent=None, amount_reserved=1000)
+    decision = applied(voided, fresh("succeeded"))
+    assert (decision.after.processor_payment_intent, decision.event, decision.then) == (INTENT, None, None)
+    assert isinstance(decide(decision.after, fresh("succeeded")), Ignore)
+
+
 def test_partial_capture_at_stripe_keeps_both_amounts() -> None:
     after = applied(payment(_S.AUTHORIZED), seen("succeeded", amount_received=400, capture_method="manual")).after
     assert (after.amount_authorized, after.amount_captured) == (1000, 400)

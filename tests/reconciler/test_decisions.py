@@ -374,6 +374,19 @@ def test_catching_up_with_a_hundred_days_takes_objects_first_and_then_events() -
     assert position == NOW
 
 
+def test_catching_up_comes_to_the_present_while_time_goes_on() -> None:
+    """The border of Stripe's memory moves on with each slice."""
+    position, now, span, parts = NOW - timedelta(days=40), NOW, SPAN_FIRST, []
+    while not parts or parts[-1].until is not None:
+        parts.append(decide_slice(position, now, span))
+        assert len(parts) < 100
+        now += timedelta(seconds=5)
+        assert parts[-1].until is None or parts[-1].until < now - SKEW_MAX
+        position = decide_position(parts[-1], position, None, now)
+        span = decide_span(span, is_too_full=False)
+    assert [one.by_objects for one in parts] == sorted((one.by_objects for one in parts), reverse=True)
+
+
 def test_crowded_present_is_cut_where_there_is_something() -> None:
     part = decide_slice(NOW, NOW, SPAN_FIRST, NOW + timedelta(seconds=5))
     assert part.until == NOW + timedelta(seconds=5)

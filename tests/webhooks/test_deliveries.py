@@ -10,6 +10,7 @@ from hashlib import sha256
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from payments.database.connections import Pool, open_pool
 from payments.settings import Settings
@@ -148,3 +149,24 @@ async def test_database_that_refuses_to_write_is_away_too(pool: Pool, database: 
     with database.connect() as conn:
         conn.execute(f"revoke insert ({columns}) on payments.inbox from payments_api")
     assert isinstance(await deliver(pool, encode()), DatabaseAway)
+
+
+QUOTING = """
+create function public.refuse() returns trigger language plpgsql as $$
+begin
+  raise exception 'refused' using errcode = '{errcode}', detail = 'Failing row: ' || new.payload::text;
+end $$;
+create trigger refuse before insert on payments.inbox for each row execute function public.refuse();
+"""
+
+
+@pytest.mark.parametrize(("errcode", "said"), [("check_violation", DatabaseAway), ("data_exception", Malformed)])
+async def test_what_postgresql_quotes_of_a_row_is_not_logged(
+    pool: Pool, database: Database, errcode: str, said: type
+) -> None:
+    with database.connect() as conn:
+        conn.execute(QUOTING.format(errcode=errcode))
+    with capture_logs() as logs:
+        assert isinstance(await deliver(pool, encode()), said)
+    assert [line["error"] for line in logs] == ["refused"]
+    assert "exc_info" not in logs[0]
