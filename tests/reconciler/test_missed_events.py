@@ -145,6 +145,8 @@ def test_46_beyond_thirty_days_what_was_made_is_listed(world: World) -> None:
         "adopted",
         700,
     )
+    at_present = "select position > now() - interval '1 hour' from payments.reconciler_progress where job = 'events'"
+    wait_until(lambda: world.row(at_present) == (True,))
 
 
 def test_cursor_moves_only_with_what_is_in_the_inbox(world: World) -> None:
