@@ -42,7 +42,7 @@ def test_rooms_import_only_what_their_contracts_allow() -> None:
 
 
 def test_sqlfluff_finds_no_fault() -> None:
-    # Of the migrations only the newest: the others were linted when they were, schema.sql says the same, and it is slow.
+    # Of the migrations only the newest: the others were linted when they were, and schema.sql says the same.
     newest = str(max((ROOT / "sql" / "migrations").glob("*.sql")))
     check(["sqlfluff", "lint", "--processes", "2", "--disable-progress-bar", "sql/schema.sql", "sql/queries", newest])
 
