@@ -11,7 +11,7 @@ from payments.api.problems import MEDIA_TYPE, Refusal
 from payments.domain.identifiers import new_id
 
 HEAD_BYTES_MAX = 32_768  # several times what clients and proxies send, traces and cookies included
-HEAD_TIMEOUT_S = 10.0  # from the first byte of a head, or from connecting, to its last
+HEAD_TIMEOUT_S = 10.0  # from a head's first byte, from connecting, or from the end of an answer
 # One packet may hold far more than a head may: it is looked at in pieces.
 PIECE_BYTES = 8_192
 

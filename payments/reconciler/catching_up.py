@@ -7,7 +7,7 @@ from typing import Any
 from payments.database.connections import Connection, statements, transaction
 from payments.database.queries import load_queries
 from payments.reconciler.jobs import Surroundings, move_progress, read_progress
-from payments.reconciler.slices import SPAN_FIRST, Slice, Taken, decide_position, decide_slice, decide_span
+from payments.reconciler.slices import SKEW_MAX, SPAN_FIRST, Slice, Taken, decide_position, decide_slice, decide_span
 
 # One part of a job: a few seconds, or some minutes after an outage of days.
 SLICES_MAX = 20
@@ -36,7 +36,7 @@ async def catch_up(
         if not taken.is_whole:
             span = decide_span(span, is_too_full=True)
             if part.until is None:
-                crowded_until = taken.newest
+                crowded_until = min(taken.newest, now + SKEW_MAX) if taken.newest is not None else None
             continue
         span = decide_span(span, is_too_full=False)
         if crowded_until is not None and part.until is not None and part.until >= crowded_until:

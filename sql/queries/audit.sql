@@ -52,7 +52,7 @@ select
     ) b
     where progress.seen is not null
     union
-    -- It is compared from the next reading of Stripe's list on that comes a minute after it was seen.
+    -- It can be compared once Stripe's list was read again, a minute or more after it was seen.
     select m.payment_id from (
       select payment_id from payments.balance_transactions
       where seen_at > (

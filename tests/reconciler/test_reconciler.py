@@ -18,16 +18,12 @@ from payments.settings import Settings
 from payments.stripe_gateway.outcomes import Answered, Outcome, RateLimited, Unauthorized, Unknown
 from tests.conftest import wait_until
 from tests.development.databases import Database
+from tests.reconciler.bench import Notices
 from tests.worker.world import WorkerProcess, World
 
 pytestmark = pytest.mark.anyio
 ROLE = "payments_worker"
 QUICK: dict[str, Any] = {"PAYMENTS_RECONCILE_AFTER_S": "0.3", "PAYMENTS_EVENTS_BACKFILL_S": "0.5"}
-
-
-class Notices:
-    def notify(self, channel: str, payload: str = "") -> None:
-        pass
 
 
 @pytest.fixture

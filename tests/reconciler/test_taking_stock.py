@@ -106,6 +106,20 @@ async def test_listing_ends_beyond_all_that_a_clock_ahead_of_ours_has_dated(
 
 
 @pytest.mark.anyio
+async def test_crowded_present_believes_a_clock_that_runs_ahead_for_minutes_only(bench: Bench) -> None:
+    """Beyond that, what happens from now on would lie behind what is taken for known."""
+    now = datetime.now(UTC)
+    bench.conn.execute("insert into payments.reconciler_progress (job, position) values ('x', %s)", (now,))
+
+    async def take(_: Surroundings, part: Slice) -> Taken:
+        return Taken(now + timedelta(days=1), is_whole=part.until is not None)
+
+    assert await catch_up(bench.around, "x", take)
+    ((position,),) = bench.conn.execute("select position from payments.reconciler_progress").fetchall()
+    assert position <= now + timedelta(minutes=11)
+
+
+@pytest.mark.anyio
 async def test_who_was_overtaken_while_catching_up_knows_nothing_of_the_present(bench: Bench) -> None:
     async def take(_: Surroundings, part: Slice) -> Taken:
         bench.conn.execute("update payments.reconciler_progress set position = now() where job = 'x'")
