@@ -14,7 +14,7 @@ OTHERS_QUERIES = {"api_keys", "consumers", "dead_letters", "doctor", "migrate", 
 COMMITTING = {"transaction", "statements", "connection"}
 
 OPERATORS = "an operator's command, no process"
-RACE = "two workers must hold one command, or one row, at the same moment: tests/worker/test_handling.py stages it"
+RACE = "two workers must hold one command or row at once: tests/worker/test_calls_in_doubt.py stages it"
 OF_OURS = "only a fault of our own code or schema leads there: tests/worker/test_handling.py makes one"
 SHUTDOWN = "at SIGTERM, for what had not begun yet: tests/worker/test_shutdown.py"
 NOT_OF_STRIPE = "only when Stripe refuses to be read: tests/inbox/test_fetching.py, tests/reconciler/test_watches.py"
@@ -59,7 +59,7 @@ UNREACHED_PLACES: dict[str, str] = {
     "payments/worker/handling.py:Handler._count_fault": OF_OURS,
     "payments/worker/handling.py:Handler._dead_letter": OF_OURS,
     "payments/worker/handling.py:Handler._hand_back": OF_OURS,
-    "payments/worker/handling.py:Handler._hold": "only when a lease is nearly over: tests/worker/test_handling.py",
+    "payments/worker/handling.py:Handler._hold": "only when a lease is nearly over: tests/worker/test_leases.py",
     "payments/worker/worker.py:Worker._hand_back": SHUTDOWN,
 }
 

@@ -22,7 +22,7 @@ from payments.domain.refunds import (
 from payments.domain.signals import Heard, Kind, RefundRefused, RefundSeen, read_answer, read_event
 from payments.domain.states import PaymentStatus
 from payments.stripe_gateway.api_version import STRIPE_API_VERSION
-from tests.domain.stories import expanded
+from tests.domain.story import expanded
 from tests.domain.stripe_objects import INTENT, Json, answered, event, intent, refund, refused
 
 _R = RefundStatus

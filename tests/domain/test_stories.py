@@ -13,7 +13,8 @@ from payments.domain.payment import Payment
 from payments.domain.signals import Signal
 from payments.domain.states import PaymentStatus
 from tests.domain.machine import Machine
-from tests.domain.stories import MAKERS, Story, Word, stories
+from tests.domain.stories import MAKERS, stories
+from tests.domain.story import Story, Word
 from tests.domain.stripe_objects import CHARGE, Json
 
 _S = PaymentStatus

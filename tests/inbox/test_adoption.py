@@ -11,7 +11,7 @@ from payments.domain.identifiers import new_id
 from payments.inbox import weighing
 from payments.inbox.books import adopt_payment
 from payments.inbox.verdicts import OWNER_LOOKS_MAX
-from tests.domain.stories import expanded
+from tests.domain.story import expanded
 from tests.domain.stripe_objects import INTENT, dispute, event, intent, refund
 from tests.inbox.conftest import Desk
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from payments.domain.payment import Payment
 from payments.domain.refunds import Refund, RefundStatus
 from payments.inbox.books import Locked
-from tests.domain.test_decisions import payment
+from tests.domain.deciding import payment
 
 CHANGES = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 1000), st.sampled_from(RefundStatus)), max_size=12)
 

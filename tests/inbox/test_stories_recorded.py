@@ -11,7 +11,8 @@ from uuid import UUID
 import pytest
 
 from payments.domain.identifiers import new_id
-from tests.domain.stories import Story, Word, expanded, stories
+from tests.domain.stories import stories
+from tests.domain.story import Story, Word, expanded
 from tests.domain.stripe_objects import answered, intent
 from tests.inbox.conftest import Desk
 from tests.inbox.rows import insert_message, insert_payment

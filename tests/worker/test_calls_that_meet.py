@@ -11,7 +11,7 @@ from payments.stripe_gateway.outcomes import Unknown
 from payments.worker import calls
 from tests.conftest import wait_until_async
 from tests.development.databases import Database
-from tests.worker.test_handling import ANSWER, DEAD, Bench, on_bench
+from tests.worker.command_bench import ANSWER, DEAD, Bench, on_bench
 
 CALLS = "select generation, state, outcome, attempts from payments.stripe_requests order by generation"
 WAITING = "select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
