@@ -1062,6 +1062,26 @@ comment on column payments.inbox.message_id is
 comment on column payments.inbox.outcome is
   'applied, ignored, conflicted, compensated, foreign (not ours), superseded (the object was fetched), quarantined, dead.';
 
+-- Its refunds and disputes went on during a conflict, and what Stripe said of them was put aside. The PaymentIntent's own news are
+-- the operator's to compare, and a watch's.
+create function payments.weigh_again() returns trigger
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  update payments.inbox i
+  set processed_at = null, outcome = null, attempts = 0, next_attempt_at = clock_timestamp()
+  where i.payment_id = new.payment_id and i.outcome = 'ignored'
+    and i.message_type ~ '^(refund[.]|charge[.]dispute[.]|api[.]create_refund$|fetched[.](refund|dispute)$)'
+    and i.processed_at >= (
+      select max(h.at) from payments.payment_history h where h.payment_id = new.payment_id and h.decision = 'conflicted'
+    );
+  return null;
+end $$;
+create trigger weigh_again after update of status on payments.payments for each row
+when (old.status = 'CONFLICTED' and new.status <> 'CONFLICTED')
+execute function payments.weigh_again();
+
 -- What could not be worked on, with everything an operator needs to try it again.
 create table payments.dead_letters (
   dead_letter_id bigint generated always as identity primary key,

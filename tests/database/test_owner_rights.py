@@ -47,6 +47,7 @@ def test_only_known_functions_run_with_their_owners_rights(admin: psycopg.Connec
         "queue_lengths",
         "refuse_again",
         "watch_payment",
+        "weigh_again",
     ]
     for name, settings in rows:
         assert "search_path=pg_catalog, pg_temp" in settings, name

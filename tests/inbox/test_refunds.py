@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 
 from tests.domain.story import expanded
-from tests.domain.stripe_objects import INTENT, answered, event, intent, refund, refused
+from tests.domain.stripe_objects import INTENT, answered, dispute, event, intent, refund, refused
 from tests.inbox.conftest import Desk
 from tests.inbox.wishes import REFUNDS, ask_refund, paid, refund_answer
 
@@ -53,6 +53,27 @@ async def test_refund_that_contradicts_ours_is_a_conflict_and_nothing_is_publish
     desk.webhook(event("refund.updated", refund(INTENT, 400, "succeeded", metadata={"refundId": str(refund_id)})))
     await desk.settle()
     assert desk.sql(REFUNDS, payment_id) == [(400, "REQUESTED", False, None, None)]
+
+
+async def test_what_is_said_of_refunds_and_disputes_during_a_conflict_counts_once_it_is_settled(desk: Desk) -> None:
+    payment_id = await paid(desk)
+    refund_id = ask_refund(desk, payment_id)
+    desk.answer(answered(intent(payment_id, "succeeded", amount_received=999)), payment_id, 2)
+    await desk.settle()
+    assert desk.status(payment_id) == "CONFLICTED"
+    metadata = {"refundId": str(refund_id), "paymentId": str(payment_id)}
+    refund_answer(desk, payment_id, refund_id, answered(refund(INTENT, 400, "succeeded", metadata=metadata)))
+    desk.webhook(event("charge.dispute.created", dispute(INTENT, "needs_response")))
+    await desk.settle()
+    assert desk.sql(REFUNDS, payment_id) == [(400, "REQUESTED", False, None, None)]
+    assert desk.events(payment_id) == ["payment-requested", "payment-succeeded"]
+    desk.sql("update payments.payments set status = 'SUCCEEDED' where payment_id = %s", payment_id)
+    await desk.settle()
+    assert desk.sql(REFUNDS, payment_id) == [(400, "PROCESSED", False, None, None)]
+    assert desk.one("select disputed, amount_refunded from payments.payments") == (True, 400)
+    assert desk.events(payment_id)[2:] == ["refund-processed", "dispute-opened"]
+    ignored = "select count(*) from payments.inbox where payment_id = %s and outcome = 'ignored'"
+    assert desk.one(ignored, payment_id) == (0,), "what the conflict was about stays as it was decided"
 
 
 async def test_second_refund_under_one_id_of_ours_is_a_conflict(desk: Desk) -> None:
