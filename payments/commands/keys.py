@@ -11,6 +11,7 @@ from rich.table import Column, Table
 from payments.database.api_keys import CLIENT_ID, SCOPES, create_key, list_keys, revoke_key
 from payments.database.operator_connection import operator_connection
 from payments.development.dev_env import admin_dsn
+from payments.errors import EXIT_FOUND_TROUBLE, EXIT_OK
 from payments.settings import Settings
 
 HELP = "make, list and revoke API keys"
@@ -45,19 +46,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Do one of the actions on the database that DATABASE_URL, or a running `payments up`, names."""
+    said, code = None, EXIT_OK
     with operator_connection(admin_dsn(settings)) as conn:
         match args.action:
             case "create":
                 expires_at = datetime.now(UTC) + timedelta(days=args.days) if args.days else None
-                print(create_key(conn, args.client, sorted(set(args.scope)), expires_at))
+                said = create_key(conn, args.client, sorted(set(args.scope)), expires_at)
             case "list":
                 _print_keys(conn)
             case "revoke" if revoke_key(conn, args.key_id):
-                print(f"revoked {args.key_id}; a running API forgets it within seconds")
+                said = f"revoked {args.key_id}; a running API forgets it within seconds"
             case "revoke":
-                print(f"no key {args.key_id} that was still good")
-                return 1
-    return 0
+                said, code = f"no key {args.key_id} that was still good", EXIT_FOUND_TROUBLE
+    if said is not None:  # committed: what is said holds
+        print(said)
+    return code
 
 
 def _print_keys(conn: psycopg.Connection) -> None:

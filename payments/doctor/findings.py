@@ -157,7 +157,9 @@ def judge_inbox(old: int, failing: int) -> list[Finding]:
     return findings or [Finding(Level.OK, "inbox", "nothing waits")]
 
 
-def judge_reconciliation(overdue: int, doubtful: int, events_unseen_s: int | None) -> list[Finding]:
+def judge_reconciliation(
+    overdue: int, doubtful: int, events_unseen_s: int | None, events_behind_s: int | None
+) -> list[Finding]:
     """The reconciler looks when it means to."""
     findings = []
     if overdue:
@@ -185,6 +187,15 @@ def judge_reconciliation(overdue: int, doubtful: int, events_unseen_s: int | Non
                 "reconciler",
                 f"Stripe's events were last compared {events_unseen_s // 60} minutes ago",
                 "Is a worker running, and does Stripe answer it? It catches up by itself.",
+            )
+        )
+    if events_behind_s is not None:
+        findings.append(
+            Finding(
+                Level.WARNING,
+                "reconciler",
+                f"Stripe's events are compared up to {events_behind_s // 60} minutes ago only",
+                "It catches up after a pause. If this grows, more happens at Stripe than it can read.",
             )
         )
     return findings or [Finding(Level.OK, "reconciler", "nothing is overdue")]

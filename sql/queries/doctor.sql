@@ -53,7 +53,8 @@ where c.state = 'parked' and not exists (
 );
 
 -- name: reconciliation
--- What the reconciler should have looked at minutes ago: watches, doubtful calls; and for how long it has not compared events.
+-- What the reconciler should have looked at minutes ago: watches, doubtful calls; for how long it has not compared events, and how
+-- far behind Stripe's present it is with them: at its present it knows them to within ten minutes.
 with patience as (
   select
     clock_timestamp() - make_interval(mins => 5, secs => %(reconcile_after_s)s::float8) as watches,
@@ -69,6 +70,10 @@ select
   (
     select extract(epoch from clock_timestamp() - e.updated_at)::int from payments.reconciler_progress e
     where e.job = 'events' and e.updated_at < p.events
+  ),
+  (
+    select extract(epoch from clock_timestamp() - e.position)::int from payments.reconciler_progress e
+    where e.job = 'events' and e.updated_at >= p.events and e.position < p.events - interval '10 minutes'
   )
 from patience p;
 

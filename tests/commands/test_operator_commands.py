@@ -60,6 +60,18 @@ def test_keys_are_listed_with_ids_that_can_be_revoked(database: Database) -> Non
     assert payments("keys", "revoke", str(key_id), **settings).returncode == 1
 
 
+def test_key_that_was_not_committed_is_not_shown(database: Database) -> None:
+    with database.connect() as admin:
+        admin.execute(
+            "create function refuse() returns trigger language plpgsql as $$ begin raise 'no room'; end $$;"
+            "create constraint trigger late after insert on payments.api_keys deferrable initially deferred"
+            " for each row execute function refuse()"
+        )
+    made = payments("keys", "create", "shop", "--scope", "viewer", DATABASE_URL=database.admin_dsn())
+    assert made.returncode != 0
+    assert "pay_" not in made.stdout + made.stderr
+
+
 @pytest.mark.parametrize("days", ["0", "-1", "3651", "1.5", "9" * 30])
 def test_key_without_a_life_is_refused(days: str) -> None:
     finished = payments("keys", "create", "shop", "--scope", "viewer", f"--days={days}")

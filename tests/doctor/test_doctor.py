@@ -211,3 +211,21 @@ def test_what_the_settings_let_wait_is_not_overdue(database: Database) -> None:
         "1 calls in doubt for a quarter of an hour",
         "Stripe's events were last compared 1200 minutes ago",
     ]
+
+
+def test_events_that_are_far_behind_are_named(database: Database) -> None:
+    """Though they are compared all the time; at Stripe's present ten minutes are in doubt, and not behind."""
+
+    def behind(minutes: int) -> list[str]:
+        with database.connect() as conn:
+            conn.execute(
+                "insert into payments.reconciler_progress (job, position)"
+                " values ('events', now() - make_interval(mins => %s))"
+                " on conflict (job) do update set position = excluded.position",
+                (minutes,),
+            )
+        settings = {"PAYMENTS_EVENTS_BACKFILL_S": "300"}
+        return [one.found for one in findings_of(database, **settings) if one.check == "reconciler"]
+
+    assert behind(29) == ["nothing is overdue"]
+    assert behind(31) == ["Stripe's events are compared up to 31 minutes ago only"]
