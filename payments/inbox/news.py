@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import Any
 
+from payments.domain.adoption import LostPayment
 from payments.domain.disputes import Dispute
 from payments.domain.payment import Payment
 from payments.domain.refunds import Refund
@@ -24,7 +25,7 @@ from payments.outbox.events import (
 )
 
 
-def payment_event(payment: Payment, event_type: EventType, at: datetime) -> Event:  # noqa: PLR0911 - one each
+def payment_event(payment: Payment, event_type: EventType, at: datetime) -> Event:
     """What is published when the payment has become what it is; only of Stripe's outcomes."""
     common: dict[str, Any] = {
         "payment_id": payment.payment_id,
@@ -62,10 +63,20 @@ def payment_event(payment: Payment, event_type: EventType, at: datetime) -> Even
             return PaymentVoided(**common, amount=payment.amount, voided_at=at)
         case EventType.PAYMENT_EXPIRED:
             return PaymentExpired(**common, amount=payment.amount, expired_at=at)
-        case EventType.PAYMENT_REQUESTED:  # of one that is adopted
-            return PaymentRequested(**common, amount=payment.amount, requested_at=at)
         case _:
             raise AssertionError(f"{event_type} is not published by the recorder")
+
+
+def adopted_event(lost: LostPayment, at: datetime) -> PaymentRequested:
+    """The beginning of a payment that is found again at Stripe."""
+    return PaymentRequested(
+        payment_id=lost.payment_id,
+        order_id=lost.order_id,
+        customer_id=lost.customer_id,
+        amount=lost.amount,
+        currency=lost.currency,
+        requested_at=at,
+    )
 
 
 def refund_event(payment: Payment, refund: Refund, event_type: EventType, at: datetime) -> Event:

@@ -8,6 +8,7 @@ import structlog
 
 from payments.database.connections import Connection
 from payments.database.queries import load_queries
+from payments.domain.adoption import LostPayment
 from payments.domain.decisions import (
     Apply,
     Cancel,
@@ -24,13 +25,13 @@ from payments.domain.disputes import DisputeChange, decide_dispute, is_disputed
 from payments.domain.identifiers import new_id
 from payments.domain.intents import decide_payment
 from payments.domain.refunds import COMPENSATION, Refund, RefundChange, RefundStatus, decide_refund
-from payments.domain.signals import DisputeSeen, Elsewhere, Kind, RefundRefused, RefundSeen, Signal
+from payments.domain.signals import DisputeSeen, Elsewhere, Kind, Mentioned, RefundRefused, RefundSeen, Signal
 from payments.domain.states import UNSETTLED, EventType, PaymentStatus
 from payments.inbox.aftermath import Weighed
 from payments.inbox.books import Locked, add_dispute, add_refund, change_dispute, change_payment, change_refund
 from payments.inbox.commands import send_cancel
 from payments.inbox.fetching import PAUSE_S_MAX, PAUSE_S_MIN, FetchWanted
-from payments.inbox.news import dispute_event, payment_event, refund_event
+from payments.inbox.news import adopted_event, dispute_event, payment_event, refund_event
 from payments.inbox.reading import InboxRow, Message, stripe_request_id
 from payments.inbox.waiting import Finished, bury, finish, put_off, put_off_by_age
 from payments.outbox.events import Event
@@ -69,9 +70,9 @@ class Clerk:
         if self._finished:
             await finish(self._conn, self._finished)
 
-    async def note_adoption(self, row: InboxRow, book: Locked) -> None:
+    async def note_adoption(self, row: InboxRow, book: Locked, lost: LostPayment) -> None:
         """The beginning of a payment that we had lost: its first event, and its first line of history."""
-        event = payment_event(book.payment, EventType.PAYMENT_REQUESTED, self._at)
+        event = adopted_event(lost, self._at)
         await append(self._conn, book.payment.payment_id, 1, event, self._at)
         self.result.has_published = True
         log.warning("payment.adopted", payment_id=str(book.payment.payment_id))
@@ -103,7 +104,9 @@ class Clerk:
         """Nobody's payment that we know: another user of the account, or a payment that a restored backup lost."""
         row, intent_id = message.row, message.intent_id
         is_fetched_intent = row.message_type == Kind.PAYMENT_INTENT.message_type
-        is_ours = message.payment_id is not None or isinstance(signal, RefundSeen | DisputeSeen)
+        # Refunds and disputes of others' making bear no metadata of ours, whether they are shown or only named.
+        is_named = isinstance(signal, Mentioned) and signal.kind is not Kind.PAYMENT_INTENT
+        is_ours = message.payment_id is not None or is_named or isinstance(signal, RefundSeen | DisputeSeen)
         if intent_id is None or is_fetched_intent or not is_ours:
             self._finished.append(Finished(row.inbox_id, "foreign"))
         elif row.attempts >= OWNER_LOOKS_MAX:

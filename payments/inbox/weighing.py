@@ -51,7 +51,7 @@ async def weigh(conn: Connection, rows: Sequence[InboxRow], settings: Settings, 
     clerk = Clerk(conn, moments[0], settings, fetch_lease_s)
     async with conn.pipeline():
         for payment_id, message in adopted.items():
-            await clerk.note_adoption(message.row, books[payment_id])
+            await clerk.note_adoption(message.row, books[payment_id], lost[payment_id][0])
         for message in messages:
             owner = payment_ids.get(message.row.inbox_id)
             book = books.get(owner) if owner else None

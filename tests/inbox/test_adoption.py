@@ -44,6 +44,8 @@ async def test_lost_payment_is_adopted_from_its_metadata_and_then_weighed(desk: 
     metadata = thing["metadata"]
     assert row == (metadata["cartId"], metadata["orderId"], CUSTOMER, 1000, "EUR", "automatic", "adopted")
     assert desk.events(payment_id) == ["payment-requested", "payment-succeeded"]
+    told = desk.one("select payload from payments.outbox where event_type = 'payment-requested'")[0]
+    assert (told["customerId"], told["orderId"]) == (str(CUSTOMER), metadata["orderId"])
     call = desk.one("select operation, state, outcome, subject_id from payments.stripe_requests")
     assert call == ("create_payment_intent", "answered", "adopted", payment_id)
     first = desk.history(payment_id)[0]
@@ -60,12 +62,16 @@ async def test_lost_hold_is_adopted_as_one_that_can_be_captured(desk: Desk) -> N
     assert desk.events(payment_id) == ["payment-requested", "payment-authorized"]
 
 
+@pytest.mark.parametrize("said", [{}, {"api_version": "2019-02-11"}, {"livemode": None}])
 @pytest.mark.parametrize("kind", ["refund.created", "charge.dispute.created"])
-async def test_refund_or_dispute_of_a_lost_payment_brings_it_back_first(desk: Desk, kind: str) -> None:
+async def test_refund_or_dispute_of_a_lost_payment_brings_it_back_first(
+    desk: Desk, kind: str, said: dict[str, Any]
+) -> None:
+    """Also one that is only a hint."""
     payment_id, _ = lost(desk)
     make = refund(INTENT, 400, "succeeded") if kind.startswith("refund") else dispute(INTENT, "needs_response")
-    desk.truth.refunds[make["id"]] = make
-    desk.webhook(event(kind, make))
+    desk.truth.refunds[make["id"]] = desk.truth.disputes[make["id"]] = make
+    desk.webhook(event(kind, make) | said)
     await desk.settle()
     assert desk.status(payment_id) == "SUCCEEDED"
     told = "refund-processed" if kind.startswith("refund") else "dispute-opened"
