@@ -9,8 +9,9 @@ from litestar import Response, post
 
 from payments.api.accept_outcomes import Failed, KeyReused, Unknown
 from payments.api.authentication import WRITE_PAYMENTS, WRITE_REFUNDS
-from payments.api.bodies import read_body, refuse_other_media
+from payments.api.bodies import Disconnected, read_body, refuse_other_media
 from payments.api.catching_up import catching_up, reason_of
+from payments.api.envelope import log_failure
 from payments.api.headers import parse_wait
 from payments.api.idempotency import fingerprint, parse_key
 from payments.api.paths import payment_id_of, payment_not_found
@@ -166,6 +167,10 @@ async def _wait(
         view = None if is_new else await find_one(services, subject, wanted)
         if view is None or not view.is_settled:
             view = await wait_for(request, services, subject, wanted, wait_s)
-    except DATABASE_AWAY:
-        return None  # it is recorded, that much is known: the answer as committed
+    except Disconnected:
+        raise
+    except Exception as error:  # noqa: BLE001 - it is recorded, that much is known: a 500 would ask for it once more
+        if not isinstance(error, DATABASE_AWAY):
+            log_failure(error, record_of(request.scope))
+        return None
     return view

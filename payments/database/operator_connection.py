@@ -23,18 +23,23 @@ CONNECT_TIMEOUT_S = 5
 
 @contextmanager
 def operator_connection(dsn: str, row_factory: RowFactory[Any] = tuple_row) -> Iterator[psycopg.Connection[Any]]:
-    """A connection in one transaction, which commits at the end.
+    """A connection, whose transaction commits at the end unless the command has made smaller ones of it.
 
     Raises DatabaseUnreachable, SchemaTooOld (there is none) and DatabaseUnsuitable (the role may not do this, or a
-    failover may undo it).
+    failover may undo it: our statements raise no warning, so it is a commit that did).
     """
-    warnings: list[Diagnostic] = []
+    warnings: list[str] = []
+
+    def note(diagnostic: Diagnostic) -> None:
+        if diagnostic.severity_nonlocalized == "WARNING":
+            warnings.append(str(diagnostic.message_primary))
+
     try:
         with psycopg.connect(
             dsn, connect_timeout=CONNECT_TIMEOUT_S, row_factory=row_factory, prepare_threshold=None
         ) as conn:
+            conn.add_notice_handler(note)
             yield conn
-            conn.add_notice_handler(warnings.append)  # from here on, only the commit can warn
     except psycopg.OperationalError as error:
         raise unreachable(error) from error
     except (InvalidSchemaName, UndefinedTable, UndefinedFunction) as error:
@@ -54,6 +59,6 @@ def operator_connection(dsn: str, row_factory: RowFactory[Any] = tuple_row) -> I
         ) from error
     if warnings:
         raise DatabaseUnsuitable(
-            f"It is done on this server, and perhaps on no standby: {warnings[0].message_primary}.",
+            f"It is done on this server, and perhaps on no standby: {warnings[0]}.",
             advice="A failover may undo it. Look again when the standby is back.",
         )

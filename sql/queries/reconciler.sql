@@ -36,7 +36,7 @@ where job = %(job)s and position = %(before)s::timestamptz;
 select set_config('enable_seqscan', 'off', true), set_config('lock_timeout', %(lock_wait)s, true);
 
 -- name: watch_at_once
--- For an operator: every watch is due, but those that somebody has in hand.
+-- For an operator: every watch is due; one that somebody has in hand is looked at twice, which changes nothing.
 update payments.watches set next_look_at = clock_timestamp() where next_look_at > clock_timestamp();
 
 -- name: claim_watches

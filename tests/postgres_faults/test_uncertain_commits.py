@@ -12,14 +12,17 @@ from payments.api.turns import Turns
 from payments.api.wish_record import Repeated, WishOutcome, WishRequest, record_wish
 from payments.database.connections import CommitUncertain, Pool, confirm, open_pool, statements, transaction
 from payments.domain.wishes import VoidWish
+from payments.errors import DatabaseUnsuitable
 from payments.webhooks.deliveries import DatabaseAway, Received
 from tests.api.test_accept import ask, same
+from tests.commands.test_operator_commands import assert_said_in_words, payments
 from tests.development.databases import Database
 from tests.postgres_faults.missing_standby import cancel_waits, missing_standby
 from tests.webhooks.test_deliveries import deliver, encode
 
 pytestmark = pytest.mark.anyio
 API = "payments_api"
+ADMIN = "postgres"
 
 T = TypeVar("T")
 
@@ -30,12 +33,12 @@ async def pool(database: Database, anyio_backend: str) -> AsyncIterator[Pool]:
         yield opened
 
 
-async def cut_short(database: Database, work: Awaitable[T]) -> T:
+async def cut_short(database: Database, work: Awaitable[T], role: str = API) -> T:
     """The result of work whose commits never reach a standby: each wait is cancelled, and there must be one."""
     task = asyncio.ensure_future(work)
     waits = 0
     while not task.done():
-        waits += await asyncio.to_thread(cancel_waits, database, API)
+        waits += await asyncio.to_thread(cancel_waits, database, role)
         await asyncio.sleep(0.02)
     result = await task
     assert waits > 0, f"nothing waited for the standby: {result}"
@@ -104,6 +107,25 @@ async def test_delivery_is_not_acknowledged_before_the_standby_has_it(pool: Pool
             "delivered again, still in doubt"
         )
     assert await deliver(pool, body) == Received("evt_1", "payment_intent.succeeded", is_new=False)
+
+
+@pytest.mark.parametrize("words", [("dead-letters", "discard", "1", "--reason=known"), ("inbox", "retry", "1")])
+async def test_operator_is_told_that_what_they_did_may_be_undone(database: Database, words: tuple[str, ...]) -> None:
+    with database.connect() as conn:
+        conn.execute(
+            "insert into payments.inbox (source, message_id, message_type, payload, processed_at, outcome)"
+            " values ('stripe-webhook', 'evt_1', 'x', '{}', now(), 'dead')"
+        )
+        conn.execute(
+            "insert into payments.dead_letters (origin, message_id, payload, attempts, error)"
+            " values ('inbox', '1', '{}', 1, 'x')"
+        )
+    dsn = database.admin_dsn()
+    with database.connect() as conn:
+        assert conn.info.user == ADMIN
+    with missing_standby(database):
+        finished = await cut_short(database, asyncio.to_thread(payments, *words, DATABASE_URL=dsn), ADMIN)
+    assert_said_in_words(finished, DatabaseUnsuitable.exit_code, "A failover may undo it")
 
 
 async def test_reading_costs_no_commit_where_no_standby_is_waited_for(pool: Pool, database: Database) -> None:
