@@ -1642,7 +1642,11 @@ where p.status = 'REQUESTED'
   and not exists (select from pgmq.q_payment_requested q where q.message ->> 'paymentId' = p.payment_id::text)
   and not exists (select from payments.inbox i where i.payment_id = p.payment_id and i.processed_at is null)
   and not exists (select from payments.stripe_requests c where c.payment_id = p.payment_id and c.state in ('parked', 'to_reconcile'))
-  and not exists (select from payments.dead_letters d where d.payment_id = p.payment_id and d.resolved_at is null)
+  and not exists (
+    select from payments.dead_letters d
+    where d.payment_id = p.payment_id
+      and (d.resolved_at is null or (d.origin = 'queue:payment_requested' and starts_with(d.resolution, 'discarded:')))
+  )
   and (p.processor_payment_intent is null or not exists (select from payments.watches w where w.payment_id = p.payment_id))
 union all
 -- The reconciler's watch over these leads back to whoever has to work on them.
@@ -1666,7 +1670,17 @@ where f.status = 'REQUESTED'
   and not exists (
     select from payments.stripe_requests c where c.subject_id = f.refund_id and c.state in ('parked', 'to_reconcile')
   )
-  and not exists (select from payments.dead_letters d where d.payment_id = f.payment_id and d.resolved_at is null)
+  and not exists (
+    select from payments.dead_letters d
+    where d.payment_id = f.payment_id
+      and (
+        d.resolved_at is null
+        or (
+          starts_with(d.resolution, 'discarded:') and d.origin = 'queue:refund_requested'
+          and d.payload ->> 'refundId' = f.refund_id::text
+        )
+      )
+  )
 union all
 select f.payment_id, 'refund_unwatched', f.refund_id, 'refund ' || f.refund_id || ' is PENDING, and nobody looks after it'
 from payments.refunds f

@@ -214,7 +214,8 @@ where stripe_unlisted_since = %(since)s::timestamptz
   );
 
 -- name: lost_creates
--- Payments to be charged, or voided before that, for which no command is on its way, and nobody owns the call.
+-- Payments to be charged, or voided before that, for which no command is on its way, and nobody owns the call. What an operator
+-- has discarded is not to be done; a void of it is.
 with candidates as materialized (
   select p.payment_id from payments.payments p
   where p.status in ('REQUESTED', 'VOIDING') and p.processor_payment_intent is null
@@ -225,7 +226,14 @@ with candidates as materialized (
         and (c.state in ('to_reconcile', 'parked') or c.outcome not in ('absent', 'superseded'))
     )
     and not exists (select from payments.inbox i where i.payment_id = p.payment_id and i.processed_at is null)
-    and not exists (select from payments.dead_letters d where d.payment_id = p.payment_id and d.resolved_at is null)
+    and not exists (
+      select from payments.dead_letters d
+      where d.payment_id = p.payment_id
+        and (
+          d.resolved_at is null
+          or (starts_with(d.resolution, 'discarded:') and p.status = 'REQUESTED' and d.origin = 'queue:payment_requested')
+        )
+    )
     and not exists (
       select from payments.outbox o
       where o.aggregate_id = p.payment_id and o.event_type = 'payment-requested'
@@ -249,7 +257,17 @@ with candidates as materialized (
         and (c.state in ('to_reconcile', 'parked') or c.outcome not in ('absent', 'superseded'))
     )
     and not exists (select from payments.inbox i where i.payment_id = p.payment_id and i.processed_at is null)
-    and not exists (select from payments.dead_letters d where d.payment_id = p.payment_id and d.resolved_at is null)
+    and not exists (
+      select from payments.dead_letters d
+      where d.payment_id = p.payment_id
+        and (
+          d.resolved_at is null
+          or (
+            starts_with(d.resolution, 'discarded:') and d.origin = 'queue:capture_requested'
+            and d.payload ->> 'captureId' = p.capture_id::text
+          )
+        )
+    )
     and not exists (
       select from payments.outbox o
       where o.aggregate_id = p.payment_id and o.event_type = 'capture-requested'
@@ -273,7 +291,11 @@ with candidates as materialized (
         and (c.state in ('to_reconcile', 'parked') or c.outcome not in ('absent', 'superseded'))
     )
     and not exists (select from payments.inbox i where i.payment_id = p.payment_id and i.processed_at is null)
-    and not exists (select from payments.dead_letters d where d.payment_id = p.payment_id and d.resolved_at is null)
+    and not exists (
+      select from payments.dead_letters d
+      where d.payment_id = p.payment_id
+        and (d.resolved_at is null or (d.origin = 'queue:void_requested' and starts_with(d.resolution, 'discarded:')))
+    )
     and not exists (
       select from payments.outbox o
       where o.aggregate_id = p.payment_id and o.event_type = 'void-requested'
@@ -297,7 +319,17 @@ with candidates as materialized (
         and (c.state in ('to_reconcile', 'parked') or c.outcome not in ('absent', 'superseded'))
     )
     and not exists (select from payments.inbox i where i.payment_id = f.payment_id and i.processed_at is null)
-    and not exists (select from payments.dead_letters d where d.payment_id = f.payment_id and d.resolved_at is null)
+    and not exists (
+      select from payments.dead_letters d
+      where d.payment_id = f.payment_id
+        and (
+          d.resolved_at is null
+          or (
+            starts_with(d.resolution, 'discarded:') and d.origin = 'queue:refund_requested'
+            and d.payload ->> 'refundId' = f.refund_id::text
+          )
+        )
+    )
     and not exists (
       select from payments.outbox o
       where o.aggregate_id = f.payment_id and o.event_type = 'refund-requested'

@@ -209,6 +209,57 @@ async def test_wish_that_was_given_up_to_an_operator_is_left_alone(table: Table,
     assert await table.run() == {"lost commands sent again": 1}
 
 
+async def test_wish_that_an_operator_has_discarded_is_not_sent_again_nor_called_lost(table: Table) -> None:
+    """They have paid by hand, perhaps. Another wish of the same payment is another letter's."""
+    held = {"amount_authorized": 1000, "capture_method": "manual"}
+    requested = table.payment()
+    capturing = table.payment(
+        "CAPTURING", **held, capture_id=uuid4(), amount_to_capture=600, processor_payment_intent="pi_1"
+    )
+    voiding = table.payment("VOIDING", **held, processor_payment_intent="pi_2")
+    paid = table.payment("SUCCEEDED", amount_authorized=1000, amount_captured=1000, processor_payment_intent="pi_3")
+    for _ in range(2):
+        table.conn.execute(
+            "insert into payments.refunds (refund_id, payment_id, amount, currency, updated_at)"
+            " values (%s, %s, 300, 'EUR', '-infinity')",
+            (uuid4(), paid),
+        )
+    table.dispatch_and_lose()
+    assert await table.run() == {"lost commands sent again": 5}
+    for queue in QUEUES:
+        messages = [message for message, _ in table.messages(queue)]
+        for number, message in enumerate(messages[:1] if queue == "refund_requested" else messages):
+            table.conn.execute(
+                "insert into payments.dead_letters"
+                " (origin, message_id, payment_id, payload, attempts, error, resolved_at, resolution)"
+                " values (%s, %s, %s, %s::jsonb, 5, 'x', now(), 'discarded: paid by hand')",
+                (f"queue:{queue}", f"{queue}/{number}", message["paymentId"], json.dumps(message)),
+            )
+        if queue == "refund_requested":
+            left = messages[1]["refundId"]
+        table.conn.execute(f"delete from pgmq.q_{queue}")
+    found = table.conn.execute("select kind, subject_id::text from payments.imbalances where kind like '%%unowned'")
+    assert found.fetchall() == [("refund_unowned", left)]
+    assert await table.run() == {"lost commands sent again": 1}
+    ((refund, _),) = table.messages("refund_requested")
+    assert refund["refundId"] == left
+    assert {requested, capturing, voiding} == {
+        row[0] for row in table.conn.execute("select payment_id from payments.dead_letters") if row[0] != paid
+    }
+
+
+async def test_void_of_a_payment_whose_request_was_discarded_is_carried_out(table: Table) -> None:
+    payment_id = table.payment("VOIDING")
+    table.dispatch_and_lose()
+    table.conn.execute(
+        "insert into payments.dead_letters"
+        " (origin, message_id, payment_id, payload, attempts, error, resolved_at, resolution)"
+        " values ('queue:payment_requested', 'x', %s, '{}', 5, 'x', now(), 'discarded: given up')",
+        (payment_id,),
+    )
+    assert await table.run() == {"lost commands sent again": 1}
+
+
 @pytest.mark.parametrize("outcome", ["absent", "superseded"])
 async def test_lost_wish_whose_key_was_given_up_is_sent_again(table: Table, outcome: str) -> None:
     """A command follows on either; while that is lost as well, nobody has the wish."""
