@@ -232,13 +232,21 @@ async def confirm(conn: Connection) -> None:
     await conn.execute(_QUERIES["confirm"])
 
 
+def tells_of_doubt(diagnostic: Diagnostic) -> bool:
+    """Whether a commit gave up waiting for its synchronous standby: a WARNING of PostgreSQL's `syncrep.c`.
+
+    Others say nothing of the commit: that transaction ids run short, or that a session to be ended was gone.
+    """
+    return diagnostic.severity_nonlocalized == "WARNING" and diagnostic.source_function == "SyncRepWaitForLSN"
+
+
 @asynccontextmanager
 async def _lent(pool: Pool, timeout_s: float | None = None) -> AsyncIterator[Connection]:
-    """A connection until the end of the block, which raises CommitUncertain when a commit came with a warning."""
+    """A connection until the end of the block, which raises CommitUncertain when a commit is on no standby yet."""
     warnings: list[str] = []
 
     def note(diagnostic: Diagnostic) -> None:
-        if diagnostic.severity_nonlocalized == "WARNING":
+        if tells_of_doubt(diagnostic):
             warnings.append(str(diagnostic.message_primary))
 
     async with pool.connection(timeout_s) as conn:

@@ -15,10 +15,14 @@ from psycopg.errors import (
 )
 from psycopg.rows import RowFactory, tuple_row
 
+from payments.database.connections import tells_of_doubt
 from payments.database.migrate import unreachable
+from payments.database.queries import load_queries
 from payments.errors import DatabaseUnsuitable, SchemaTooOld
 
 CONNECT_TIMEOUT_S = 5
+
+_QUERIES = load_queries("connections")
 
 
 @contextmanager
@@ -26,12 +30,12 @@ def operator_connection(dsn: str, row_factory: RowFactory[Any] = tuple_row) -> I
     """A connection, whose transaction commits at the end unless the command has made smaller ones of it.
 
     Raises DatabaseUnreachable, SchemaTooOld (there is none) and DatabaseUnsuitable (the role may not do this, or a
-    failover may undo it: our statements raise no warning, so it is a commit that did).
+    failover may undo it).
     """
     warnings: list[str] = []
 
     def note(diagnostic: Diagnostic) -> None:
-        if diagnostic.severity_nonlocalized == "WARNING":
+        if tells_of_doubt(diagnostic):
             warnings.append(str(diagnostic.message_primary))
 
     try:
@@ -39,6 +43,8 @@ def operator_connection(dsn: str, row_factory: RowFactory[Any] = tuple_row) -> I
             dsn, connect_timeout=CONNECT_TIMEOUT_S, row_factory=row_factory, prepare_threshold=None
         ) as conn:
             conn.add_notice_handler(note)
+            conn.execute(_QUERIES["speak_plainly"])
+            conn.commit()
             yield conn
     except psycopg.OperationalError as error:
         raise unreachable(error) from error

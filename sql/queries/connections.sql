@@ -1,11 +1,21 @@
 -- name: act_as
--- Makes a session, or `for_now` the transaction, the process's own: its role, READ COMMITTED whatever the server's default, and
--- limits on what may hang.
+-- Makes a session, or `for_now` the transaction, the process's own: its role, and whatever the server's defaults are, READ
+-- COMMITTED, times that psycopg reads, the warning of a commit in doubt, and limits on what may hang.
 select
   set_config('role', %(role)s, %(for_now)s),
   set_config('default_transaction_isolation', 'read committed', %(for_now)s),
+  set_config('DateStyle', 'ISO', %(for_now)s),
+  set_config('IntervalStyle', 'postgres', %(for_now)s),
+  set_config('client_min_messages', 'warning', %(for_now)s),
   set_config('statement_timeout', %(statement_timeout)s, %(for_now)s),
   set_config('idle_in_transaction_session_timeout', %(idle_timeout)s, %(for_now)s);
+
+-- name: speak_plainly
+-- The same for an operator's session: times that psycopg reads, and the warning of a commit in doubt.
+select
+  set_config('DateStyle', 'ISO', false),
+  set_config('IntervalStyle', 'postgres', false),
+  set_config('client_min_messages', 'warning', false);
 
 -- name: backend_id
 -- The server's process that answers. A pooler tells its clients another, of its own.

@@ -45,6 +45,43 @@ async def cut_short(database: Database, work: Awaitable[T], role: str = API) -> 
     return result
 
 
+def chatty(database: Database) -> None:
+    """A server whose defaults are not ours."""
+    with database.connect() as conn:
+        for setting in ("datestyle = 'German, DMY'", "intervalstyle = 'iso_8601'", "client_min_messages = 'error'"):
+            conn.execute(f'alter database "{database.name}" set {setting}')
+
+
+async def test_the_servers_defaults_hide_no_doubt_and_no_time(database: Database) -> None:
+    chatty(database)
+    async with open_pool(database.dsn(API), API, 2) as pool:
+
+        async def write() -> None:
+            async with transaction(pool) as conn:
+                await conn.execute("insert into payments.customers values (gen_random_uuid(), 'cus_1', 'pm_1')")
+
+        with missing_standby(database), pytest.raises(CommitUncertain):
+            await cut_short(database, write())
+        async with transaction(pool) as conn:
+            row: Any = await (await conn.execute("select now(), interval '1 day 1 second'")).fetchone()
+        assert row[0].tzinfo is not None
+        assert row[1].total_seconds() == 86401
+
+
+async def test_warning_of_anything_else_leaves_no_commit_in_doubt(pool: Pool, database: Database) -> None:
+    """PostgreSQL warns at every transaction id once they run short."""
+    with database.connect() as conn:
+        conn.execute(
+            "create function warn() returns trigger language plpgsql as"
+            " $$ begin raise warning 'database must be vacuumed'; return null; end $$;"
+            "create trigger warn after insert on payments.customers execute function warn()"
+        )
+    async with transaction(pool) as writing:
+        await writing.execute("insert into payments.customers values (gen_random_uuid(), 'cus_1', 'pm_1')")
+    with database.connect() as conn:
+        assert conn.execute("select count(*) from payments.customers").fetchone() == (1,)
+
+
 @pytest.mark.parametrize("lend", [transaction, statements])
 async def test_every_way_to_commit_tells_of_a_doubt(
     pool: Pool, database: Database, lend: Callable[[Pool], Any]
@@ -120,9 +157,9 @@ async def test_operator_is_told_that_what_they_did_may_be_undone(database: Datab
             "insert into payments.dead_letters (origin, message_id, payload, attempts, error)"
             " values ('inbox', '1', '{}', 1, 'x')"
         )
-    dsn = database.admin_dsn()
-    with database.connect() as conn:
         assert conn.info.user == ADMIN
+    chatty(database)
+    dsn = database.admin_dsn()
     with missing_standby(database):
         finished = await cut_short(database, asyncio.to_thread(payments, *words, DATABASE_URL=dsn), ADMIN)
     assert_said_in_words(finished, DatabaseUnsuitable.exit_code, "A failover may undo it")
