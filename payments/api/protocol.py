@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with bounds that it leaves to a proxy: how large a request's head may be, and how slow."""
+"""uvicorn's HTTP protocol with bounds that it leaves to a proxy: large heads, slow heads, callers who do not read."""
 
 import asyncio
 import re
@@ -12,6 +12,8 @@ from payments.domain.identifiers import new_id
 
 HEAD_BYTES_MAX = 32_768  # several times what clients and proxies send, traces and cookies included
 HEAD_TIMEOUT_S = 10.0  # from a head's first byte, from connecting, or from the end of an answer
+# For a caller to take what was written to it. Meanwhile its request has one of the places that there are for all.
+WRITE_TIMEOUT_S = 30.0
 # One packet may hold far more than a head may: it is looked at in pieces.
 PIECE_BYTES = 8_192
 
@@ -21,10 +23,11 @@ _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Answers a head that is malformed, too large or too slow with a problem, and closes."""
+    """Answers a head that is malformed, too large or too slow with a problem, and closes; ends who reads no answer."""
 
     _head_bytes = 0
     _head_timer: asyncio.TimerHandle | None = None
+    _write_timer: asyncio.TimerHandle | None = None
     _is_in_body = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -35,7 +38,18 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forgets the connection."""
         self._stop_head_timer()
+        self._stop_write_timer()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Waits no longer than so for a caller that does not read: what it has not taken by then is dropped."""
+        super().pause_writing()
+        self._write_timer = self._write_timer or self.loop.call_later(WRITE_TIMEOUT_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The caller reads."""
+        self._stop_write_timer()
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         """Counts what belongs to heads; what lies in the same piece as a body's end counts as body."""
@@ -88,6 +102,11 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _stop_write_timer(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
 
     def _on_slow_head(self) -> None:
         self._head_timer = None

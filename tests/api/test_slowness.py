@@ -1,6 +1,7 @@
 """Callers and databases that are slow: each wait has an end, and each end an answer that tells the truth."""
 
 import asyncio
+import socket
 import threading
 import time
 import uuid
@@ -188,6 +189,12 @@ async def serving(asked: asyncio.Event | None = None, may_answer: asyncio.Event 
         await send(cast("Any", {"type": "http.response.start", "status": 204, "headers": []}))
         await send(cast("Any", {"type": "http.response.body", "body": b"", "more_body": False}))
 
+    async with serving_by(app) as port:
+        yield port
+
+
+@asynccontextmanager
+async def serving_by(app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> AsyncIterator[int]:
     stop = asyncio.Event()
     with listen("127.0.0.1", 0) as listener:
         running = asyncio.create_task(serve(cast("Any", app), listener, stop, 1))
@@ -272,3 +279,26 @@ async def test_a_connection_whose_body_came_after_the_answer_serves_on_and_ends_
         assert await asyncio.wait_for(reader.read(), 5) == b""
         writer.close()
         await writer.wait_closed()
+
+
+@pytest.mark.anyio
+async def test_a_caller_that_reads_no_answer_keeps_its_place_for_a_while_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its kernel says forever that there is no room, so nothing else would end it."""
+    monkeypatch.setattr(protocol, "WRITE_TIMEOUT_S", 0.1)
+    began, ended = asyncio.Event(), asyncio.Event()
+
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send(cast("Any", {"type": "http.response.start", "status": 200, "headers": []}))
+        began.set()
+        for _ in range(64):
+            await send(cast("Any", {"type": "http.response.body", "body": b"x" * 1_048_576, "more_body": True}))
+        await send(cast("Any", {"type": "http.response.body", "body": b"", "more_body": False}))
+        ended.set()
+
+    async with serving_by(app) as port:
+        with socket.create_connection(("127.0.0.1", port)) as caller:
+            caller.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            await asyncio.wait_for(began.wait(), 5)
+            await asyncio.wait_for(ended.wait(), 5)
+            pieces = iter(lambda: caller.recv(1_048_576), b"")
+            assert sum(map(len, pieces)) < 64 * 1_048_576, "what it had not taken is dropped"
