@@ -19,6 +19,7 @@ from psycopg.conninfo import conninfo_to_dict
 from payments.errors import ConfigurationError
 
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
+LEASE_MARGIN_S = 0.5  # several times what a commit takes on a slow disk, with a standby
 RETENTION_DAYS_MIN = 35  # Stripe's 30 days of events, its 3 of webhook retries, and two for clocks and slowness
 IDEMPOTENCY_DAYS_MIN = 7  # longer than any client may retry; the API promises it
 STRIPE_API_BASE_DEFAULT = "https://api.stripe.com"
@@ -151,10 +152,11 @@ def _read_secret_file(path: Path) -> str:
 
 def _contradictions(settings: Settings) -> Iterator[str]:
     """Yield what is wrong between settings that are each right alone."""
-    if settings.stripe_timeout_s >= settings.lease_s:
+    if settings.stripe_timeout_s > settings.lease_s - LEASE_MARGIN_S:
         yield (
             f"STRIPE_TIMEOUT_S ({settings.stripe_timeout_s:g}) must be below PAYMENTS_LEASE_S ({settings.lease_s}), "
-            "else a second worker starts the call while the first still waits; lower the one or raise the other."
+            f"by {LEASE_MARGIN_S:g} or more for what is written before and after, else a second worker starts the call "
+            "while the first still waits, or nobody may start it; lower the one or raise the other."
         )
     if settings.database_direct_url and not settings.database_url:
         yield "DATABASE_DIRECT_URL is set without DATABASE_URL; set both, or neither for the embedded PostgreSQL."

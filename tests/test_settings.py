@@ -78,6 +78,7 @@ def test_settings_list_every_fault_at_once() -> None:
         ("DATABASE_URL", "mysql://root@db/payments"),
         ("DATABASE_DIRECT_URL", "postgresql://db/payments"),
         ("PAYMENTS_LEASE_S", "20"),
+        ("STRIPE_TIMEOUT_S", "29.6"),
         ("HOST", "127.0.0.1\n8000"),
     ],
 )

@@ -3,6 +3,8 @@
 import argparse
 import asyncio
 
+import structlog
+
 from payments.database.connections import open_pool
 from payments.errors import ConfigurationError
 from payments.inbox.recorder import Recorder
@@ -24,6 +26,8 @@ ROLE = "payments_worker"
 # Each command takes a connection for two transactions of milliseconds, and none while it waits for Stripe; the recorder
 # takes one or two. More would only crowd PostgreSQL.
 CONNECTIONS_MAX = 10
+# Beyond the grace time that calls have, to hand back and record.
+END_S = 3.0
 OPERATIONS = (CREATE_PAYMENT_INTENT, CAPTURE_PAYMENT_INTENT, CANCEL_PAYMENT_INTENT, CREATE_REFUND)
 
 
@@ -38,6 +42,9 @@ def run(_args: argparse.Namespace, settings: Settings) -> int:
     if settings.stripe_api_key is None:
         raise ConfigurationError(("STRIPE_API_KEY is not set; only `payments up` brings its own sandbox.",))
     return run_process("worker", lambda stop: work(settings, stop))
+
+
+log = structlog.get_logger()
 
 
 async def work(settings: Settings, stop: asyncio.Event) -> None:
@@ -56,6 +63,16 @@ async def work(settings: Settings, stop: asyncio.Event) -> None:
         recorder = Recorder(pool, paced, notifier, listener, settings)
         reconciler = Reconciler(Surroundings(pool, paced, notifier, settings))
         async with asyncio.TaskGroup() as all_of_them:  # if one breaks, the process ends and is started again
-            all_of_them.create_task(worker.run(stop))
-            all_of_them.create_task(recorder.run(stop))
-            all_of_them.create_task(reconciler.run(stop))
+            tasks = {all_of_them.create_task(part.run(stop)) for part in (worker, recorder, reconciler)}
+            all_of_them.create_task(_cut_short(tasks, stop, settings.shutdown_grace_s + END_S))
+
+
+async def _cut_short(tasks: set[asyncio.Task[None]], stop: asyncio.Event, within_s: float) -> None:
+    """Cancels what has not ended in time: a commit that waits for a standby, or a database that answers nothing."""
+    await stop.wait()
+    _, late = await asyncio.wait(tasks, timeout=within_s)
+    while late:
+        log.warning("process.cut_short", process="worker", parts=len(late))
+        for task in late:  # again and again: what it does at its end may hang as well
+            task.cancel()
+        _, late = await asyncio.wait(late, timeout=END_S)

@@ -139,6 +139,7 @@ class Handler:
             return None
         if extended[0].ends_at - time.monotonic() >= self._around.call_timeout_s:
             return extended[0]
+        log.warning("lease.too_short", queue=self.queue.name, msg_id=lease.msg_id)
         await self._hand_back(lease)
         return None
 

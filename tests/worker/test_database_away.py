@@ -61,3 +61,24 @@ def test_commit_that_may_not_be_replicated_makes_no_call(world: World) -> None:
         assert (call["state"], call["attempts"]) == ("in_flight", 1)
     wait_until(world.settled(payment_id), deadline_s=30)
     assert len(world.sandbox.intents(payment_id)) == 1
+
+
+def test_60_process_ends_in_time_though_its_commits_wait_for_a_standby(world: World) -> None:
+    """No statement has a time limit there: only whoever waits can give up."""
+    worker = world.start_worker_process(PAYMENTS_SHUTDOWN_GRACE_S="1")
+    wait_until(lambda: worker.logged("process.started"))
+    with missing_standby(world.database):
+        with world.database.connect(options="-c synchronous_commit=off") as conn:
+            conn.execute("select pgmq.send('payment_requested', 'null')")
+        wait_until(lambda: waiting(world, "%payments.rate_limits%") > 0)
+        worker.stop()
+        assert worker.logged("process.cut_short")
+
+
+def waiting(world: World, statement: str) -> int:
+    """How many of the worker's commits wait for a standby, after such a statement."""
+    query = """
+    select count(*) from pg_stat_activity
+    where wait_event = 'SyncRep' and usename = 'payments_worker' and query ilike %s
+    """
+    return int(world.row(query, statement)[0])

@@ -3,6 +3,7 @@
 import time
 
 import msgspec
+from structlog.testing import capture_logs
 
 from payments.queues.queue import Leased
 from payments.stripe_gateway.outcomes import KeyMisused
@@ -62,9 +63,11 @@ def test_handler_does_not_call_on_a_lease_that_is_over_though_nobody_else_has_it
 
 def test_handler_does_not_call_when_even_a_new_lease_is_too_short(database: Database) -> None:
     async def test(bench: Bench) -> None:
-        await bench.handle(await bench.lease())
+        with capture_logs() as logs:
+            await bench.handle(await bench.lease())
         assert bench.sent == []
         assert bench.rows("select state, attempts from payments.stripe_requests") == [("in_flight", 1)]
+        assert [line["event"] for line in logs] == ["lease.too_short"], "it is handed back for ever: that must be seen"
 
     on_bench(database, test, lease_s=TIMEOUT_S - 1)
 
