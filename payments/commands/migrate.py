@@ -4,6 +4,7 @@ import argparse
 from datetime import datetime
 
 from payments.database.migrate import SCHEMA_VERSION, is_home, migrate
+from payments.database.operator_connection import told_in_words
 from payments.database.rebase import Rebased, rebase
 from payments.development.dev_env import admin_dsn
 from payments.domain.moments import parse_moment
@@ -43,7 +44,8 @@ def _moment(text: str) -> datetime:
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Migrate and say what was done; with `--rebase` settle a restore. Raises ClusterMoved without it."""
     dsn = admin_dsn(settings)
-    applied = migrate(dsn)
+    with told_in_words():
+        applied = migrate(dsn)
     done = f"applied {', '.join(applied)}" if applied else "nothing to do"
     print(f"schema version {SCHEMA_VERSION}: {done}")
     if args.rebase or args.since is not None:

@@ -14,11 +14,11 @@ from typing import Any
 import psycopg
 from psycopg import AsyncConnection, IsolationLevel
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.errors import Diagnostic
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from payments.database.migrate import SCHEMA_VERSION, schema_too_new, unreachable
 from payments.database.queries import load_queries
+from payments.database.standbys import Doubts
 from payments.errors import ClusterMoved, DatabaseUnsuitable, OperatingError, SchemaTooOld
 
 # For each host of the address: one that vanished must not use up the time in which the next one would be found.
@@ -232,34 +232,21 @@ async def confirm(conn: Connection) -> None:
     await conn.execute(_QUERIES["confirm"])
 
 
-def tells_of_doubt(diagnostic: Diagnostic) -> bool:
-    """Whether a commit gave up waiting for its synchronous standby: a WARNING of PostgreSQL's `syncrep.c`.
-
-    Others say nothing of the commit: that transaction ids run short, or that a session to be ended was gone.
-    """
-    return diagnostic.severity_nonlocalized == "WARNING" and diagnostic.source_function == "SyncRepWaitForLSN"
-
-
 @asynccontextmanager
 async def _lent(pool: Pool, timeout_s: float | None = None) -> AsyncIterator[Connection]:
     """A connection until the end of the block, which raises CommitUncertain when a commit is on no standby yet."""
-    warnings: list[str] = []
-
-    def note(diagnostic: Diagnostic) -> None:
-        if tells_of_doubt(diagnostic):
-            warnings.append(str(diagnostic.message_primary))
-
+    doubts = Doubts()
     async with pool.connection(timeout_s) as conn:
-        conn.add_notice_handler(note)
+        conn.add_notice_handler(doubts.note)
         try:
             yield conn
         except psycopg.errors.ReadOnlySqlTransaction:
             await conn.close()  # a new one finds the host that writes, where the address names several
             raise
         finally:
-            conn.remove_notice_handler(note)
-        if warnings:
-            raise CommitUncertain(f"perhaps lost in a failover: {warnings[0]}")
+            conn.remove_notice_handler(doubts.note)
+        if doubts.told:
+            raise CommitUncertain(f"perhaps lost in a failover: {doubts.told[0]}")
 
 
 # What an operation on the pool raises while the database is away: expected, to be waited out. One that only reads is in

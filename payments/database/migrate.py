@@ -13,6 +13,7 @@ import psycopg
 from psycopg import sql
 
 from payments.database.queries import SQL_DIRECTORY, load_queries
+from payments.database.standbys import Doubts
 from payments.errors import DatabaseUnreachable, DatabaseUnsuitable, SchemaTooNew
 
 SERVER_VERSION_MIN = 150000  # PostgreSQL 15: unique constraints, MERGE and column grants as the schema uses them
@@ -67,13 +68,16 @@ def migrate(admin_dsn: str) -> list[str]:
     """Brings the database to SCHEMA_VERSION; returns the names of what was applied, empty when it was there already.
 
     Idempotent, and safe to run from several places at once (an advisory lock lets one go first).
-    Raises DatabaseUnreachable, DatabaseUnsuitable (too old a PostgreSQL, pgmq without topics) and SchemaTooNew.
+    Raises DatabaseUnreachable, SchemaTooNew, DatabaseUnsuitable (too old a PostgreSQL, pgmq without topics, a
+    failover may undo it), and what PostgreSQL raises.
     """
     try:
         connection = psycopg.connect(admin_dsn, autocommit=True)
     except psycopg.OperationalError as error:
         raise unreachable(error) from error
+    doubts = Doubts()
     with connection as conn:
+        conn.add_notice_handler(doubts.note)
         if conn.info.server_version < SERVER_VERSION_MIN:
             raise DatabaseUnsuitable(
                 f"PostgreSQL {conn.info.server_version // 10000} is too old for this service.",
@@ -88,7 +92,8 @@ def migrate(admin_dsn: str) -> list[str]:
             applied = _apply(conn)
             conn.execute(_QUERIES["become_oneself"])
             conn.execute(_QUERIES["record_cluster"])
-        return applied
+    doubts.tell_operator()
+    return applied
 
 
 def is_home(admin_dsn: str) -> bool:

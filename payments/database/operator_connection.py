@@ -6,18 +6,20 @@ from typing import Any
 
 import psycopg
 from psycopg.errors import (
-    Diagnostic,
+    DeadlockDetected,
     InsufficientPrivilege,
     InvalidSchemaName,
+    LockNotAvailable,
+    QueryCanceled,
     ReadOnlySqlTransaction,
     UndefinedFunction,
     UndefinedTable,
 )
 from psycopg.rows import RowFactory, tuple_row
 
-from payments.database.connections import tells_of_doubt
 from payments.database.migrate import unreachable
 from payments.database.queries import load_queries
+from payments.database.standbys import Doubts
 from payments.errors import DatabaseUnsuitable, SchemaTooOld
 
 CONNECT_TIMEOUT_S = 5
@@ -29,23 +31,36 @@ _QUERIES = load_queries("connections")
 def operator_connection(dsn: str, row_factory: RowFactory[Any] = tuple_row) -> Iterator[psycopg.Connection[Any]]:
     """A connection, whose transaction commits at the end unless the command has made smaller ones of it.
 
-    Raises DatabaseUnreachable, SchemaTooOld (there is none) and DatabaseUnsuitable (the role may not do this, or a
-    failover may undo it).
+    Raises as `told_in_words` does, and DatabaseUnsuitable when a failover may undo what was done.
     """
-    warnings: list[str] = []
-
-    def note(diagnostic: Diagnostic) -> None:
-        if tells_of_doubt(diagnostic):
-            warnings.append(str(diagnostic.message_primary))
-
-    try:
-        with psycopg.connect(
+    doubts = Doubts()
+    with (
+        told_in_words(),
+        psycopg.connect(
             dsn, connect_timeout=CONNECT_TIMEOUT_S, row_factory=row_factory, prepare_threshold=None
-        ) as conn:
-            conn.add_notice_handler(note)
-            conn.execute(_QUERIES["speak_plainly"])
-            conn.commit()
-            yield conn
+        ) as conn,
+    ):
+        conn.add_notice_handler(doubts.note)
+        conn.execute(_QUERIES["speak_plainly"])
+        conn.commit()
+        yield conn
+    doubts.tell_operator()
+
+
+@contextmanager
+def told_in_words() -> Iterator[None]:
+    """What an operator's work on the database runs into, as one of ours.
+
+    Raises DatabaseUnreachable, SchemaTooOld (there is none) and DatabaseUnsuitable (it is busy, it only reads, the
+    role may not do this).
+    """
+    try:
+        yield
+    except (LockNotAvailable, QueryCanceled, DeadlockDetected) as error:
+        raise DatabaseUnsuitable(
+            f"Somebody is at work on the same, and nothing was changed: {error.diag.message_primary}.",
+            advice="Try again; pg_stat_activity shows transactions that stay open.",
+        ) from error
     except psycopg.OperationalError as error:
         raise unreachable(error) from error
     except (InvalidSchemaName, UndefinedTable, UndefinedFunction) as error:
@@ -63,8 +78,3 @@ def operator_connection(dsn: str, row_factory: RowFactory[Any] = tuple_row) -> I
             f"The role of DATABASE_URL may not do this: {error.diag.message_primary}.",
             advice="Set DATABASE_URL to an administrator's address of the database.",
         ) from error
-    if warnings:
-        raise DatabaseUnsuitable(
-            f"It is done on this server, and perhaps on no standby: {warnings[0]}.",
-            advice="A failover may undo it. Look again when the standby is back.",
-        )

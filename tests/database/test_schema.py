@@ -4,6 +4,7 @@ import itertools
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ import pytest
 from payments.database.migrate import SCHEMA_VERSION, migrate, migrations
 from payments.database.queries import SQL_DIRECTORY, load_queries, rooms
 from payments.domain.states import TRANSITIONS, EventType, PaymentStatus, may_change
-from payments.errors import SchemaTooNew
+from payments.errors import DatabaseUnsuitable, SchemaTooNew
+from tests.commands.test_operator_commands import assert_said_in_words, payments
 from tests.development.databases import Database, TestServer
 
 pytestmark = pytest.mark.every_postgres
@@ -27,18 +29,39 @@ def dump(database: Database) -> str:
     )
 
 
-def test_schema_equals_all_migrations(database: Database, postgres_server: TestServer) -> None:
-    with postgres_server.fresh_database(migrated=False) as migrated:
-        # The first half of `migrate` prepares roles and pgmq; then the history, file by file, as the owner.
-        migrate(migrated.admin_dsn())
-        with migrated.connect() as conn:
+@pytest.fixture
+def first_release(postgres_server: TestServer) -> Iterator[Database]:
+    """A database as the first migration left it."""
+    with postgres_server.fresh_database(migrated=False) as old:
+        migrate(old.admin_dsn())  # prepares roles and pgmq
+        with old.connect() as conn:
             conn.execute("drop schema payments cascade")
-            for row in conn.execute("select queue_name from pgmq.meta").fetchall():
-                conn.execute("select pgmq.drop_queue(%s)", row)
+            for queue in conn.execute("select queue_name from pgmq.meta").fetchall():
+                conn.execute("select pgmq.drop_queue(%s)", queue)
             conn.execute("set role payments_owner")
-            for migration in migrations():
-                conn.execute(migration.script)
-        assert dump(migrated) == dump(database)
+            first = migrations()[0]
+            conn.execute(first.script)
+            conn.execute("insert into payments.schema_migrations values (%s, %s)", (first.version, first.name))
+        yield old
+
+
+def test_schema_equals_all_migrations(database: Database, first_release: Database) -> None:
+    assert migrate(first_release.admin_dsn()) == [migration.name for migration in migrations()[1:]]
+    assert dump(first_release) == dump(database)
+    assert migrate(first_release.admin_dsn()) == []
+
+
+def test_migrate_beside_a_transaction_that_stays_open_changes_nothing_and_says_so(first_release: Database) -> None:
+    with first_release.connect(autocommit=False) as busy:
+        busy.execute("lock table payments.payments in row exclusive mode")
+        finished = payments("migrate", DATABASE_URL=first_release.admin_dsn())
+    assert_said_in_words(finished, DatabaseUnsuitable.exit_code, "Somebody is at work")
+    assert payments("migrate", DATABASE_URL=first_release.admin_dsn()).returncode == 0
+
+
+def test_migrate_without_the_rights_asks_for_an_administrator(first_release: Database) -> None:
+    finished = payments("migrate", DATABASE_URL=first_release.dsn("payments_relay"))
+    assert_said_in_words(finished, DatabaseUnsuitable.exit_code, "administrator")
 
 
 def test_migrate_is_idempotent_and_records_every_version(database: Database) -> None:

@@ -165,6 +165,13 @@ async def test_operator_is_told_that_what_they_did_may_be_undone(database: Datab
     assert_said_in_words(finished, DatabaseUnsuitable.exit_code, "A failover may undo it")
 
 
+async def test_who_migrates_is_told_that_it_may_be_undone(empty_database: Database) -> None:
+    dsn = empty_database.admin_dsn()
+    with missing_standby(empty_database):
+        finished = await cut_short(empty_database, asyncio.to_thread(payments, "migrate", DATABASE_URL=dsn), ADMIN)
+    assert_said_in_words(finished, DatabaseUnsuitable.exit_code, "A failover may undo it")
+
+
 async def test_reading_costs_no_commit_where_no_standby_is_waited_for(pool: Pool, database: Database) -> None:
     async with transaction(pool) as conn:
         await confirm(conn)
