@@ -173,11 +173,10 @@ def decide_cancel(  # noqa: PLR0913 - all that a cancel depends on
             return VoidWithoutCall()
         case PaymentStatus.VOIDING | PaymentStatus.FAILED | PaymentStatus.VOIDED | PaymentStatus.EXPIRED:
             wanted = True
-        case PaymentStatus.ACTION_REQUIRED:
+        case PaymentStatus.ACTION_REQUIRED | PaymentStatus.REQUESTED:
             wanted = is_abandoned
         case (
-            PaymentStatus.REQUESTED
-            | PaymentStatus.PROCESSING
+            PaymentStatus.PROCESSING
             | PaymentStatus.AUTHORIZED
             | PaymentStatus.CAPTURING
             | PaymentStatus.SUCCEEDED

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import msgspec
 
-from payments.domain.decisions import Conflict, Fetch, Ignore
+from payments.domain.decisions import Fetch, Ignore, Park
 from payments.domain.facts import DisputeFacts
 from payments.domain.payment import Payment
 from payments.domain.signals import DisputeSeen, Heard, Kind
@@ -49,7 +49,7 @@ class DisputeChange(msgspec.Struct, frozen=True):
     is_new: bool = False
 
 
-DisputeDecision = DisputeChange | Ignore | Fetch | Conflict
+DisputeDecision = DisputeChange | Ignore | Fetch | Park
 
 
 def decide_dispute(  # noqa: PLR0911 - a way out for each case
@@ -61,8 +61,9 @@ def decide_dispute(  # noqa: PLR0911 - a way out for each case
         return Ignore("the payment is in conflict; only an operator settles it")
     ours = payment.processor_payment_intent
     if ours is not None and facts.intent_id is not None and facts.intent_id != ours:
+        # Two were made for one wish: this payment's own money is not disputed, but somebody has to answer the bank.
         contradiction = f"the dispute {facts.id} is of {facts.intent_id}, ours is {ours}"
-        return _fetch(facts, contradiction) if signal.heard is Heard.EVENT else Conflict(contradiction)
+        return _fetch(facts, contradiction) if signal.heard is Heard.EVENT else Park(contradiction)
     if facts.status not in _OPEN and facts.status not in _CLOSED:
         why = f"nobody here knows the status {facts.status} of a dispute"
         return Ignore(f"{why}; waiting for another") if signal.heard is Heard.FETCHED else _fetch(facts, why)

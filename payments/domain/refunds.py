@@ -183,7 +183,10 @@ def _decide_unknown(payment: Payment, signal: RefundSeen, fresh_id: UUID) -> Ref
     facts, intent = signal.facts, signal.intent
     contradiction = _contradiction_of_payment(payment, facts)
     if contradiction is not None:
-        return _contradict(signal, contradiction)
+        # Two were made for one wish, and somebody gives back what is too much: it is no part of this payment.
+        is_anothers = facts.refund_id is None and facts.intent_id != payment.processor_payment_intent
+        is_certain = is_anothers and signal.heard is not Heard.EVENT
+        return Ignore(contradiction) if is_certain else _contradict(signal, contradiction)
     status = _BY_STRIPES_WORD.get(facts.status)
     if status is None:
         return _ask(signal, f"nobody here knows the status {facts.status} of a refund")

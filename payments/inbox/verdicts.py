@@ -24,9 +24,10 @@ from payments.domain.decisions import (
 from payments.domain.disputes import DisputeChange, decide_dispute, is_disputed
 from payments.domain.identifiers import new_id
 from payments.domain.intents import decide_payment
+from payments.domain.payment import Payment
 from payments.domain.refunds import COMPENSATION, Refund, RefundChange, RefundStatus, decide_refund
 from payments.domain.signals import DisputeSeen, Elsewhere, Kind, Mentioned, RefundRefused, RefundSeen, Signal
-from payments.domain.states import UNSETTLED, EventType, PaymentStatus
+from payments.domain.states import ENDED_WITHOUT_MONEY, UNSETTLED, EventType, PaymentStatus
 from payments.inbox.aftermath import Weighed
 from payments.inbox.books import Locked, add_dispute, add_refund, change_dispute, change_payment, change_refund
 from payments.inbox.commands import send_cancel
@@ -143,15 +144,9 @@ class Clerk:
             case Compensate():
                 await self._compensate(row, book, decision)
             case Conflict():
-                log.error("payment.conflicted", payment_id=str(before.payment_id), why=decision.why)
-                book.payment = msgspec.structs.replace(before, status=PaymentStatus.CONFLICTED, next_action=None)
-                await change_payment(self._conn, book)
-                self._note(row, before.status, book, "conflicted", decision.why)
-                self.result.settled.add(before.payment_id)
+                await self._conflict(row, book, decision)
             case Park():
-                log.error("payment.parked", payment_id=str(before.payment_id), why=decision.why)
-                self._note(row, before.status, book, "ignored", decision.why, closes=False)
-                await bury(self._conn, row, before.payment_id, decision.why)
+                await self._park(row, book, decision)
             case Wait():
                 await self._wait(row, book, decision)
             case Fetch():
@@ -163,6 +158,36 @@ class Clerk:
                 )
             case _:
                 assert_never(decision)
+
+    async def _conflict(self, row: InboxRow, book: Locked, decision: Conflict) -> None:
+        before = book.payment
+        if await self._is_settled(before, decision.why):
+            self._note(row, before.status, book, "ignored", f"an operator has settled that: {decision.why}")
+            return
+        if before.status in ENDED_WITHOUT_MONEY and await self._has_rival(before):
+            await self._park(row, book, Park(decision.why))
+            return
+        log.error("payment.conflicted", payment_id=str(before.payment_id), why=decision.why)
+        book.payment = msgspec.structs.replace(before, status=PaymentStatus.CONFLICTED, next_action=None)
+        await change_payment(self._conn, book)
+        self._note(row, before.status, book, "conflicted", decision.why)
+        self.result.settled.add(before.payment_id)
+
+    async def _park(self, row: InboxRow, book: Locked, decision: Park) -> None:
+        payment_id = book.payment.payment_id
+        log.error("payment.parked", payment_id=str(payment_id), why=decision.why)
+        self._note(row, book.payment.status, book, "ignored", decision.why, closes=False)
+        await bury(self._conn, row, payment_id, decision.why)
+
+    async def _is_settled(self, payment: Payment, why: str) -> bool:
+        """Whether the payment was in conflict for the same reason before, and an operator has let it go on."""
+        values = {"payment_id": payment.payment_id, "why": why}
+        return await (await self._conn.execute(_QUERIES["find_conflict"], values)).fetchone() is not None
+
+    async def _has_rival(self, payment: Payment) -> bool:
+        """Whether its cart is paid by another by now: of two only one can be live, and one in conflict would be."""
+        cursor = await self._conn.execute(_QUERIES["find_rival"], {"payment_id": payment.payment_id})
+        return await cursor.fetchone() is not None
 
     async def _wait(self, row: InboxRow, book: Locked, decision: Wait) -> None:
         if row.age_s > WAIT_S_MAX:

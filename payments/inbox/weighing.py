@@ -23,8 +23,11 @@ from payments.inbox.aftermath import Weighed
 from payments.inbox.books import Locked, adopt_payment, lock_payments, read_refunds_and_disputes
 from payments.inbox.reading import InboxRow, Message, read_row
 from payments.inbox.verdicts import Clerk
-from payments.inbox.waiting import bury
+from payments.inbox.waiting import bury, put_off
 from payments.settings import Settings
+
+# Until the payment that came before it in its cart is weighed, and has ended.
+DEFER_S = 0.2
 
 _QUERIES = load_queries("inbox")
 log = structlog.get_logger()
@@ -40,6 +43,7 @@ async def weigh(conn: Connection, rows: Sequence[InboxRow], settings: Settings, 
     payment_ids = await _find_payments(conn, messages)
     books = await lock_payments(conn, set(payment_ids.values()))
     lost = _find_lost(messages, books)
+    deferred = _one_of_each_cart(lost)
     adopted = await _adopt(conn, lost, books)
     touched = {
         payment_ids[message.row.inbox_id]
@@ -55,7 +59,9 @@ async def weigh(conn: Connection, rows: Sequence[InboxRow], settings: Settings, 
         for message in messages:
             owner = payment_ids.get(message.row.inbox_id)
             book = books.get(owner) if owner else None
-            if book is None and owner in lost:
+            if owner in deferred:
+                await put_off(conn, message.row.inbox_id, DEFER_S, "its cart's earlier payment comes first", burnt=0)
+            elif book is None and owner in lost:
                 await bury(conn, message.row, owner, "this payment is lost, and its cart has another by now")
             else:
                 await clerk.weigh(message, book)
@@ -99,6 +105,20 @@ def _find_lost(messages: Sequence[Message], books: dict[UUID, Locked]) -> dict[U
         if payment is not None:
             lost.setdefault(payment_id, (payment, message))
     return lost
+
+
+def _one_of_each_cart(lost: dict[UUID, tuple[LostPayment, Message]]) -> set[UUID]:
+    """Takes out all but the earliest of each cart: that must have ended before there can be another."""
+    carts: set[UUID] = set()
+    deferred: set[UUID] = set()
+    for payment_id in sorted(lost):
+        cart_id = lost[payment_id][0].cart_id
+        if cart_id in carts:
+            deferred.add(payment_id)
+        carts.add(cart_id)
+    for payment_id in deferred:
+        del lost[payment_id]
+    return deferred
 
 
 async def _adopt(

@@ -16,6 +16,7 @@ from payments.domain.balance import Booked, read_booked
 from payments.reconciler.asking import Refusal, each_page
 from payments.reconciler.catching_up import catch_up, newest_of
 from payments.reconciler.jobs import Job, Surroundings
+from payments.reconciler.listing import has_listing
 from payments.reconciler.slices import Slice, Taken
 
 POSITION = "balance"
@@ -72,4 +73,15 @@ async def _keep(around: Surroundings, booked: list[Booked]) -> None:
         around.found["balance transactions"] += kept
 
 
-BALANCE = Job("balance", keep_balance, lambda settings: settings.events_backfill_s, takes_turns=True)
+async def _knows_its_payments(around: Surroundings) -> bool:
+    """After a restore not before they are found again: what bears no metadata of ours would be nobody's for ever."""
+    return not await has_listing(around)
+
+
+BALANCE = Job(
+    "balance",
+    keep_balance,
+    lambda settings: settings.events_backfill_s,
+    takes_turns=True,
+    has_work=_knows_its_payments,
+)

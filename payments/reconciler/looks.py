@@ -31,6 +31,7 @@ _KNOWN = {
     _S.AUTHORIZED: frozenset({"requires_capture"}),
     _S.CAPTURING: frozenset({"requires_capture", "processing"}),
 }
+_UNCONFIRMED = frozenset({"requires_confirmation", "requires_payment_method"})
 _REFUND_STATUS = {"pending": "PENDING", "requires_action": "PENDING", "succeeded": "PROCESSED"}
 _REFUND_ENDED = {"failed": "FAILED", "canceled": "FAILED"}
 
@@ -88,13 +89,14 @@ class Sight(Enum):
     NEWS = "news"  # for the recorder to weigh
     NO_NEWS = "no news"
     AT_REST = "at rest"
+    HALF_MADE = "half made"  # by a call of ours that Stripe never confirmed; news as well
     LEFT_OPEN = "left open"  # the payment has failed; nobody may be able to pay it later
 
 
 class Limit(Enum):
     """Whose time is up."""
 
-    ABANDONED = "abandoned"  # the customer never came back: cancel
+    ABANDONED = "abandoned"  # the customer never came back, or nobody will ever confirm: cancel
     ORPHANED = "orphaned"  # no order ever claimed the hold: void
 
 
@@ -121,7 +123,8 @@ def decide_sight(watched: Watched, facts: PaymentIntentFacts) -> Sight:
     if watched.status not in OPEN:
         return Sight.AT_REST if facts.status in {"succeeded", "canceled"} else Sight.NEWS
     if facts.status not in _KNOWN.get(watched.status, frozenset()):
-        return Sight.NEWS
+        is_half_made = watched.status is _S.REQUESTED and facts.status in _UNCONFIRMED
+        return Sight.HALF_MADE if is_half_made else Sight.NEWS
     if watched.status is _S.ACTION_REQUIRED and _action_of(facts) != watched.action:
         return Sight.NEWS
     if watched.status is _S.AUTHORIZED and watched.capture_before is None and facts.capture_before is not None:
@@ -169,12 +172,14 @@ def decide_limit(watched: Watched, now: datetime, limits: Limits) -> Limit | Non
     deadline = _deadline(watched, limits)
     if deadline is None or now < deadline:
         return None
-    return Limit.ABANDONED if watched.status is _S.ACTION_REQUIRED else Limit.ORPHANED
+    return Limit.ORPHANED if watched.status is _S.AUTHORIZED else Limit.ABANDONED
 
 
 def _deadline(watched: Watched, limits: Limits) -> datetime | None:
     match watched.status:
         case _S.ACTION_REQUIRED:
+            return watched.changed_at + limits.action_required
+        case _S.REQUESTED if watched.looks > 0:  # what the first look brought has not moved it
             return watched.changed_at + limits.action_required
         case _S.AUTHORIZED if watched.is_orphan:
             return watched.changed_at + limits.orphan_hold

@@ -148,7 +148,7 @@ async def _look(around: Surroundings, watched: Watched, look: Look) -> _Seen:
     if look.intent and watched.intent_id is not None:
         answer = answer_of(await around.gateway.retrieve_payment_intent(watched.intent_id))
         seen.sight = _sight(watched, answer)
-        if seen.sight is Sight.NEWS:
+        if seen.sight in {Sight.NEWS, Sight.HALF_MADE}:
             seen.news.append((Kind.PAYMENT_INTENT, answer))
     if look.refunds and watched.intent_id is not None:
         intent_id, pages = watched.intent_id, 0
@@ -172,7 +172,8 @@ async def _record(around: Surroundings, claim: _Claimed, seen: _Seen) -> None:
     """One transaction for all that follows from a look."""
     watched = claim.watched
     limits = limits_of(around)
-    limit = decide_limit(watched, claim.now, limits) if seen.sight is Sight.NO_NEWS else None
+    may_end = seen.sight in {Sight.NO_NEWS, Sight.HALF_MADE}
+    limit = decide_limit(watched, claim.now, limits) if may_end else None
     queue: str | None = None
     has_voided = False
     async with transaction(around.pool) as conn:

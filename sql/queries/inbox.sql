@@ -223,6 +223,19 @@ values (
 )
 on conflict do nothing;
 
+-- name: find_rival
+-- Another live payment of the same cart.
+select from payments.payments p
+join payments.payments r using (cart_id)
+where p.payment_id = %(payment_id)s and r.payment_id <> p.payment_id and r.status not in ('FAILED', 'VOIDED', 'EXPIRED')
+limit 1;
+
+-- name: find_conflict
+-- Whether a payment was in conflict before for this reason.
+select from payments.payment_history
+where payment_id = %(payment_id)s and decision = 'conflicted' and why = %(why)s
+limit 1;
+
 -- name: add_history
 -- Why payments are where they are, in the order in which it was decided.
 insert into payments.payment_history (

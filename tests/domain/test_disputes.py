@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from payments.domain.decisions import Conflict, Fetch, Ignore
+from payments.domain.decisions import Fetch, Ignore, Park
 from payments.domain.disputes import Dispute, DisputeChange, DisputeDecision, decide_dispute, is_disputed
 from payments.domain.payment import Payment
 from payments.domain.signals import DisputeSeen, read_answer, read_event
@@ -113,7 +113,7 @@ def test_status_that_nobody_knows_is_fetched_and_then_waited_out() -> None:
 
 def test_dispute_of_another_intent_is_a_conflict() -> None:
     assert isinstance(decide(None, told("lost", payment_intent="pi_another")), Fetch)
-    assert isinstance(decide(None, fetched("lost", payment_intent="pi_another")), Conflict)
+    assert isinstance(decide(None, fetched("lost", payment_intent="pi_another")), Park)
 
 
 def test_conflict_is_left_by_an_operator_only() -> None:

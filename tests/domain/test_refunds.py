@@ -208,6 +208,15 @@ def test_facts_that_contradict_ours_are_a_conflict(fault: Json) -> None:
     assert isinstance(decide(payment(), known, told("succeeded", **fault)), Fetch), "an event is a hint"
 
 
+def test_refund_elsewhere_of_another_intent_is_no_part_of_this_payment() -> None:
+    """Two were made for one wish; an operator gives back what is too much, and has settled the conflict."""
+    of_another = {"payment_intent": "pi_another", "metadata": {}}
+    assert isinstance(decide(payment(), None, told("succeeded", **of_another)), Fetch)
+    assert isinstance(decide(payment(), None, fetched("succeeded", **of_another)), Ignore)
+    ours_lost = {"payment_intent": "pi_another", "metadata": {"refundId": str(REFUND)}}
+    assert isinstance(decide(payment(), None, fetched("succeeded", **ours_lost)), Conflict)
+
+
 @pytest.mark.parametrize("status", [_R.PENDING, _R.PROCESSED, _R.FAILED])
 def test_refusal_that_is_heard_late_changes_nothing(status: RefundStatus) -> None:
     """Of a later key, mostly: what Stripe has said of the refund itself counts."""

@@ -12,8 +12,9 @@ from payments.inbox import weighing
 from payments.inbox.books import adopt_payment
 from payments.inbox.verdicts import OWNER_LOOKS_MAX
 from tests.domain.story import expanded
-from tests.domain.stripe_objects import INTENT, dispute, event, intent, refund
+from tests.domain.stripe_objects import INSUFFICIENT_FUNDS, INTENT, dispute, event, intent, refund
 from tests.inbox.conftest import Desk
+from tests.inbox.rows import insert_message
 
 pytestmark = pytest.mark.anyio
 
@@ -131,3 +132,29 @@ async def test_lost_payment_that_another_recorder_adopts_at_the_same_moment_is_w
     assert desk.status(payment_id) == "SUCCEEDED"
     assert desk.events(payment_id) == ["payment-requested", "payment-succeeded"]
     assert desk.sql("select from payments.dead_letters") == []
+
+
+async def test_payments_of_one_cart_are_found_again_one_after_the_other(desk: Desk) -> None:
+    """The first was declined, the second paid; a restored backup has neither."""
+    cart_id = str(uuid4())
+    ids = [new_id(), new_id()]
+    statuses: list[tuple[str, dict[str, Any]]] = [
+        ("canceled", {"cancellation_reason": "abandoned", "last_payment_error": INSUFFICIENT_FUNDS}),
+        ("succeeded", {}),
+    ]
+    for number, (payment_id, (status, fields)) in enumerate(zip(ids, statuses, strict=True)):
+        metadata = {"paymentId": str(payment_id), "cartId": cart_id, "orderId": str(uuid4())}
+        thing = intent(payment_id, status, id=f"pi_{number}", metadata=metadata, **fields)
+        desk.truth.intents[thing["id"]] = expanded(thing) if status == "succeeded" else thing
+        fetched = {
+            "operation": "retrieve_payment_intent",
+            "outcome": "answered",
+            "object": desk.truth.intents[thing["id"]],
+        }
+        insert_message(
+            desk.admin, "reconciler", f"pi_{number}/req_{number}", "fetched.payment_intent", payment_id, fetched
+        )
+    await desk.settle()
+    found = dict(desk.sql("select payment_id, status from payments.payments"))
+    assert [found.get(payment_id) for payment_id in ids] == ["FAILED", "SUCCEEDED"]
+    assert desk.sql("select error from payments.dead_letters") == []

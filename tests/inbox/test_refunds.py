@@ -5,8 +5,9 @@ from uuid import uuid4
 
 import pytest
 
+from payments.domain.identifiers import new_id
 from tests.domain.story import expanded
-from tests.domain.stripe_objects import INTENT, answered, dispute, event, intent, refund, refused
+from tests.domain.stripe_objects import INTENT, answered, declined, dispute, event, intent, refund, refused
 from tests.inbox.conftest import Desk
 from tests.inbox.wishes import REFUNDS, ask_refund, paid, refund_answer
 
@@ -74,6 +75,53 @@ async def test_what_is_said_of_refunds_and_disputes_during_a_conflict_counts_onc
     assert desk.events(payment_id)[2:] == ["refund-processed", "dispute-opened"]
     ignored = "select count(*) from payments.inbox where payment_id = %s and outcome = 'ignored'"
     assert desk.one(ignored, payment_id) == (0,), "what the conflict was about stays as it was decided"
+
+
+async def test_settled_conflict_stays_settled_whatever_the_second_intent_gives_back(desk: Desk) -> None:
+    payment_id = await paid(desk)
+    second = intent(payment_id, "succeeded", id="pi_second")
+    desk.truth.intents["pi_second"] = expanded(second)
+    desk.webhook(event("payment_intent.succeeded", second))
+    await desk.settle()
+    assert desk.status(payment_id) == "CONFLICTED"
+    back = refund("pi_second", 1000, "succeeded")
+    desk.truth.refunds[back["id"]] = back
+    desk.webhook(event("refund.created", back))
+    await desk.settle()
+    desk.sql("update payments.payments set status = 'SUCCEEDED' where payment_id = %s", payment_id)
+    await desk.settle()
+    desk.webhook(event("refund.updated", back))
+    await desk.settle()
+    assert desk.status(payment_id) == "SUCCEEDED"
+    assert desk.sql(REFUNDS, payment_id) == []
+    lost = dispute("pi_second", "needs_response")
+    desk.truth.disputes[lost["id"]] = lost
+    desk.webhook(event("charge.dispute.created", lost))
+    await desk.settle()
+    assert desk.one("select status, disputed from payments.payments") == ("SUCCEEDED", False)
+    ((error,),) = desk.sql("select error from payments.dead_letters")
+    assert "is of pi_second" in error
+
+
+async def test_conflict_of_an_ended_payment_whose_cart_has_another_is_an_operators(desk: Desk) -> None:
+    """Both would be live, and of two there can be only one."""
+    payment_id = desk.payment()
+    desk.answer(declined(intent(payment_id, "requires_payment_method")), payment_id)
+    await desk.settle()
+    desk.sql(
+        "insert into payments.payments (payment_id, cart_id, order_id, amount, currency, capture_method, client_id,"
+        " fingerprint) select %s, cart_id, order_id, amount, currency, 'automatic', 'tests', fingerprint"
+        " from payments.payments where payment_id = %s",
+        new_id(),
+        payment_id,
+    )
+    second = intent(payment_id, "succeeded", id="pi_second")
+    desk.truth.intents["pi_second"] = expanded(second)
+    desk.webhook(event("payment_intent.succeeded", second))
+    await desk.settle()
+    assert desk.status(payment_id) == "FAILED"
+    ((error,),) = desk.sql("select error from payments.dead_letters where payment_id = %s", payment_id)
+    assert "pi_second" in error
 
 
 async def test_second_refund_under_one_id_of_ours_is_a_conflict(desk: Desk) -> None:
