@@ -159,6 +159,8 @@ def test_what_ended_at_stripe_is_news_to_an_open_payment(payment: Watched, statu
         ("VOIDING", "requires_capture", Sight.NEWS),
         ("VOIDING", "requires_action", Sight.NEWS),
         ("REQUESTED", "processing", Sight.NEWS),
+        ("REQUESTED", "requires_confirmation", Sight.HALF_MADE),
+        ("REQUESTED", "requires_payment_method", Sight.HALF_MADE),
         ("FAILED", "requires_payment_method", Sight.LEFT_OPEN),
         ("FAILED", "canceled", Sight.AT_REST),
         ("FAILED", "succeeded", Sight.NEWS),
@@ -187,7 +189,9 @@ def test_sight_of_a_hold_fills_in_its_deadline() -> None:
 def test_limits_hit_only_whom_they_are_for_and_not_early(payment: Watched, now: datetime, bounds: Limits) -> None:
     match decide_limit(payment, now, bounds):
         case Limit.ABANDONED:
-            assert payment.status is PaymentStatus.ACTION_REQUIRED
+            assert payment.status is PaymentStatus.ACTION_REQUIRED or (
+                payment.status is PaymentStatus.REQUESTED and payment.looks > 0
+            )
             assert now - payment.changed_at >= bounds.action_required
         case Limit.ORPHANED:
             assert payment.status is PaymentStatus.AUTHORIZED

@@ -219,6 +219,31 @@ async def test_hold_without_an_order_has_a_day(bench: Bench, hours: int, *, is_v
     assert bench.conn.execute("select status from payments.payments").fetchall() == [(status,)]
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("hours", "looks", "is_cancelled"), [(23, 1, False), (25, 0, False), (25, 1, True)], ids=["young", "unseen", "old"]
+)
+async def test_payment_intent_that_our_call_left_unconfirmed_is_given_up_after_a_day(
+    bench: Bench, hours: int, looks: int, *, is_cancelled: bool
+) -> None:
+    """Stripe broke off between making and confirming it: nobody else ever will, and its cart has to go on."""
+    payment_id = insert_payment(bench.conn)
+    bench.stripe.intents.append(intent(payment_id, "requires_confirmation", id="pi_1"))
+    bench.conn.execute("alter table payments.payments disable trigger user")
+    bench.conn.execute(
+        "update payments.payments set processor_payment_intent = 'pi_1', payment_method = 'pm_card_visa',"
+        " updated_at = now() - make_interval(hours => %s)",
+        (hours,),
+    )
+    bench.conn.execute("alter table payments.payments enable trigger user")
+    bench.watch(payment_id)
+    bench.conn.execute("update payments.watches set looks = %s, next_look_at = now() - interval '1 hour'", (looks,))
+    await look_at_watches(bench.around)
+    told = bench.conn.execute("select message ->> 'cancellationReason' from pgmq.q_void_requested").fetchall()
+    assert told == ([("abandoned",)] if is_cancelled else [])
+    assert bench.conn.execute("select count(*) from payments.inbox").fetchone() == (1,), "and the recorder hears of it"
+
+
 def test_each_state_that_leaves_something_open_begins_the_pauses_anew(database: Database) -> None:
     with database.connect() as conn:
         for before, after in (

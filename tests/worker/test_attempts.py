@@ -168,7 +168,9 @@ def test_cancel_follows_the_state_of_the_payment(
     *, status: PaymentStatus, call: Call | None, has_intent: bool, was_asked: bool, is_abandoned: bool
 ) -> None:
     decision = decide_cancel(status, call, NOW, has_intent=has_intent, was_asked=was_asked, is_abandoned=is_abandoned)
-    is_wanted = status in OVER | {PaymentStatus.VOIDING} or (status is PaymentStatus.ACTION_REQUIRED and is_abandoned)
+    is_wanted = status in OVER | {PaymentStatus.VOIDING} or (
+        status in {PaymentStatus.ACTION_REQUIRED, PaymentStatus.REQUESTED} and is_abandoned
+    )
     if isinstance(decision, VoidWithoutCall):
         assert status is PaymentStatus.VOIDING
         assert not was_asked
