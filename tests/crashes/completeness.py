@@ -19,13 +19,17 @@ OF_OURS = "only a fault of our own code or schema leads there: tests/worker/test
 SHUTDOWN = "at SIGTERM, for what had not begun yet: tests/worker/test_shutdown.py"
 NOT_OF_STRIPE = "only when Stripe refuses to be read: tests/inbox/test_fetching.py, tests/reconciler/test_watches.py"
 TWO = "Stripe has two objects for one wish, which the system never makes: tests/reconciler/test_calls.py makes them"
+CONFLICT = "only when Stripe contradicts our books, which the system never makes it do: tests/inbox/test_refunds.py"
 RESTORED = "only after a restore: tests/restore/test_59_holding.py"
 
 # What stays out of reach of the lives, or is reached by chance, each with its reason.
 UNREACHED_QUERIES: dict[str, str] = {
     "api.is_catching_up": RESTORED,
+    "connections.speak_plainly": OPERATORS,
     "inbox.claim_leased": NOT_OF_STRIPE,
     "inbox.count_dead": OPERATORS,
+    "inbox.find_conflict": CONFLICT,
+    "inbox.find_rival": CONFLICT,
     "inbox.list_dead": OPERATORS,
     "inbox.put_off_by_age": "only when an event overtakes what it builds on: tests/inbox/test_orders_recorded.py",
     "inbox.revive": OPERATORS,
