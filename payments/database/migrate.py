@@ -78,6 +78,7 @@ def migrate(admin_dsn: str) -> list[str]:
     doubts = Doubts()
     with connection as conn:
         conn.add_notice_handler(doubts.note)
+        conn.execute(_CONNECTIONS["speak_plainly"])
         if conn.info.server_version < SERVER_VERSION_MIN:
             raise DatabaseUnsuitable(
                 f"PostgreSQL {conn.info.server_version // 10000} is too old for this service.",

@@ -58,8 +58,8 @@ def told_in_words() -> Iterator[None]:
         yield
     except (LockNotAvailable, QueryCanceled, DeadlockDetected) as error:
         raise DatabaseUnsuitable(
-            f"Somebody is at work on the same, and nothing was changed: {error.diag.message_primary}.",
-            advice="Try again; pg_stat_activity shows transactions that stay open.",
+            f"Somebody is at work on the same: {error.diag.message_primary}.",
+            advice="This step changed nothing; what was said before it stands. Try again, or end whoever keeps it.",
         ) from error
     except psycopg.OperationalError as error:
         raise unreachable(error) from error

@@ -25,5 +25,5 @@ class Doubts:
         if self.told:
             raise DatabaseUnsuitable(
                 f"It is done on this server, and perhaps on no standby: {self.told[0]}.",
-                advice="A failover may undo it. Look again when the standby is back.",
+                advice="A failover may undo it. Look when the standby is back; make keys that were not shown anew.",
             )

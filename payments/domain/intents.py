@@ -70,7 +70,7 @@ def _decide_seen(payment: Payment, signal: IntentSeen, *, livemode: bool) -> Dec
         return _contradict(signal, contradiction)
     is_ours = signal.capture_id is not None and signal.capture_id == payment.capture_id
     if is_ours and facts.status == "succeeded" and facts.amount_received not in (None, payment.amount_to_capture):
-        return Conflict(f"Stripe captured {facts.amount_received}, we asked for {payment.amount_to_capture}")
+        return _conflict(facts, f"Stripe captured {facts.amount_received}, we asked for {payment.amount_to_capture}")
     decide = _BY_STATUS.get(facts.status)
     if decide is not None:
         return decide(payment, signal)
@@ -101,7 +101,12 @@ def _contradict(signal: IntentSeen, why: str) -> Decision:
     """An event is a hint, so the object is asked for; an answer is Stripe's word."""
     if signal.heard in (Heard.EVENT, Heard.FIRST_EVENT):
         return _fetch(signal.facts, why)
-    return Conflict(why)
+    return _conflict(signal.facts, why)
+
+
+def _conflict(facts: PaymentIntentFacts, why: str) -> Conflict:
+    """With where the PaymentIntent stands: an operator settles that, and not what comes of it later."""
+    return Conflict(f"{why}; {facts.id} is {facts.status}, and {facts.amount_received or 0} was received")
 
 
 def _fetch(facts: PaymentIntentFacts, why: str) -> Fetch:
@@ -264,8 +269,8 @@ def _open_state(payment: Payment, facts: PaymentIntentFacts) -> Payment | None:
 def _decide_declined(payment: Payment, signal: CreateDeclined, *, livemode: bool) -> Decision:
     facts = signal.facts
     contradiction = _contradiction(payment, facts, livemode=livemode) if facts else None
-    if contradiction is not None:
-        return Conflict(contradiction)
+    if facts is not None and contradiction is not None:
+        return _conflict(facts, contradiction)
     error = facts.last_payment_error if facts and facts.last_payment_error else signal.error
     intent_id = facts.id if facts else payment.processor_payment_intent
     failure = read_failure(error)
@@ -299,8 +304,8 @@ def _decide_call_refused(payment: Payment, signal: CallRefused, *, livemode: boo
     facts, error = signal.facts, signal.error
     why = f"Stripe refused ({signal.http_status} {error.code or error.type})"
     contradiction = _contradiction(payment, facts, livemode=livemode) if facts else None
-    if contradiction is not None:
-        return Conflict(contradiction)
+    if facts is not None and contradiction is not None:
+        return _conflict(facts, contradiction)
     if facts is not None and facts.status in ("succeeded", "canceled"):
         return _BY_STATUS[facts.status](payment, IntentSeen(facts, Heard.ANSWER))
     is_wish = signal.operation == CAPTURE and signal.subject_id == payment.capture_id

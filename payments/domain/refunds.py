@@ -167,7 +167,7 @@ def _contradict(signal: RefundSeen, why: str) -> RefundDecision:
     """An event is a hint, so the object is asked for; an answer is Stripe's word."""
     if signal.heard is Heard.EVENT:
         return Fetch(Kind.REFUND, signal.facts.id, why)
-    return Conflict(why)
+    return Conflict(f"{why}; {signal.facts.id} is {signal.facts.status}")
 
 
 def _ask(signal: RefundSeen, why: str) -> RefundDecision:

@@ -291,11 +291,7 @@ with candidates as materialized (
         and (c.state in ('to_reconcile', 'parked') or c.outcome not in ('absent', 'superseded'))
     )
     and not exists (select from payments.inbox i where i.payment_id = p.payment_id and i.processed_at is null)
-    and not exists (
-      select from payments.dead_letters d
-      where d.payment_id = p.payment_id
-        and (d.resolved_at is null or (d.origin = 'queue:void_requested' and starts_with(d.resolution, 'discarded:')))
-    )
+    and not exists (select from payments.dead_letters d where d.payment_id = p.payment_id and d.resolved_at is null)
     and not exists (
       select from payments.outbox o
       where o.aggregate_id = p.payment_id and o.event_type = 'void-requested'

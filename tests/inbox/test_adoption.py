@@ -137,7 +137,7 @@ async def test_lost_payment_that_another_recorder_adopts_at_the_same_moment_is_w
 async def test_payments_of_one_cart_are_found_again_one_after_the_other(desk: Desk) -> None:
     """The first was declined, the second paid; a restored backup has neither."""
     cart_id = str(uuid4())
-    ids = [new_id(), new_id()]
+    ids = sorted(new_id() for _ in range(2))  # as they were made
     statuses: list[tuple[str, dict[str, Any]]] = [
         ("canceled", {"cancellation_reason": "abandoned", "last_payment_error": INSUFFICIENT_FUNDS}),
         ("succeeded", {}),

@@ -103,6 +103,21 @@ async def test_settled_conflict_stays_settled_whatever_the_second_intent_gives_b
     assert "is of pi_second" in error
 
 
+async def test_money_that_a_second_intent_takes_after_its_conflict_was_settled_is_another_conflict(desk: Desk) -> None:
+    payment_id = await paid(desk)
+    for status, received in (("processing", 0), ("succeeded", 1000)):
+        second = intent(payment_id, status, id="pi_second", amount_received=received)
+        desk.truth.intents["pi_second"] = expanded(second)
+        for _ in range(2):
+            desk.webhook(event(f"payment_intent.{status}", second))
+            await desk.settle()
+            assert desk.status(payment_id) == "CONFLICTED"
+        desk.sql("update payments.payments set status = 'SUCCEEDED' where payment_id = %s", payment_id)
+        desk.webhook(event(f"payment_intent.{status}", second))
+        await desk.settle()
+        assert desk.status(payment_id) == "SUCCEEDED"
+
+
 async def test_conflict_of_an_ended_payment_whose_cart_has_another_is_an_operators(desk: Desk) -> None:
     """Both would be live, and of two there can be only one."""
     payment_id = desk.payment()

@@ -166,6 +166,7 @@ async def test_operator_is_told_that_what_they_did_may_be_undone(database: Datab
 
 
 async def test_who_migrates_is_told_that_it_may_be_undone(empty_database: Database) -> None:
+    chatty(empty_database)
     dsn = empty_database.admin_dsn()
     with missing_standby(empty_database):
         finished = await cut_short(empty_database, asyncio.to_thread(payments, "migrate", DATABASE_URL=dsn), ADMIN)
