@@ -13,7 +13,7 @@ from pathlib import Path
 
 from crashes.driver import IDLE, Driver, Result, Round
 from crashes.lives import BY_NAME
-from crashes.plan import every_pair, every_point
+from crashes.plan import Reached, every_pair, every_point, further_rounds
 from crashes.points import read_spec
 from soak.books import DOUBLED, LOST, UNBALANCED
 
@@ -39,16 +39,33 @@ def main() -> int:
 
 
 async def run(home: Path, args: argparse.Namespace) -> tuple[Driver, list[Result]]:
-    """Every round; one that nobody died in as planned is gone through once more, a point at a time."""
+    """Every round; a point that nobody died at is sought again alone, also in other lives, until somebody does."""
     driver = Driver(home)
+    reached: Reached = {}
     try:
-        rounds = [Round(args.life[0], tuple(args.at))] if args.at else await planned(driver, args)
+        if args.at:
+            rounds = [Round(args.life[0], tuple(args.at))]
+        else:
+            reached = await driver.record([IDLE, *(args.life or BY_NAME)])
+            rounds = planned(reached, args)
         print(f"{len(rounds)} rounds", flush=True)
         results = await go_through(driver, rounds)
-        again = [Round(result.round.life, (spec,)) for result in results for spec in result.missed]
-        return driver, results + await go_through(driver, again)
+        for result in list(results):
+            for spec in result.missed:
+                results += await seek(driver, further_rounds(spec, result.round.life, reached))
+        return driver, results
     finally:
         await driver.close()
+
+
+async def seek(driver: Driver, rounds: Sequence[Round]) -> list[Result]:
+    """One after the other, until somebody dies as planned."""
+    results: list[Result] = []
+    for round_ in rounds:
+        results += await go_through(driver, [round_])
+        if not results or not results[-1].missed:
+            break
+    return results
 
 
 async def go_through(driver: Driver, rounds: Sequence[Round]) -> list[Result]:
@@ -61,9 +78,8 @@ async def go_through(driver: Driver, rounds: Sequence[Round]) -> list[Result]:
     return results
 
 
-async def planned(driver: Driver, args: argparse.Namespace) -> list[Round]:
+def planned(reached: Reached, args: argparse.Namespace) -> list[Round]:
     """All rounds that there are, or those asked for."""
-    reached = await driver.record([IDLE, *(args.life or BY_NAME)])
     rounds = (every_pair if args.pairs else every_point)(reached)
     asked = [Round(one.life, tuple(spec for spec in one.specs if args.only.search(str(spec)))) for one in rounds]
     return [one for one in asked if one.specs]

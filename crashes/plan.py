@@ -11,6 +11,8 @@ from crashes.points import KINDS, Spec
 # How a process connects, and what a worker's reconciler does at once, and then every minute or hour.
 AT_STARTS = re.compile(r"connections\.|listen|audit\.|retention\.|reconciler\.(first_payment_at|begin_progress)")
 
+FURTHER_LIVES_MAX = 3
+
 Reached = Mapping[str, Counter[Spec]]
 
 
@@ -28,6 +30,13 @@ def _home(spec: Spec, reached: Reached) -> str:
         return STARTED
     most = max(lives.values())
     return next(life for life, count in lives.items() if 2 * count >= most)
+
+
+def further_rounds(spec: Spec, life: str, reached: Reached) -> list[Round]:
+    """Where else a point is sought that nobody came to: in its life once more, and in others that came to it often."""
+    others = {name: points[spec] for name, points in reached.items() if spec in points and name not in {life, IDLE}}
+    often = sorted(others, key=lambda name: -others[name])[:FURTHER_LIVES_MAX]
+    return [Round(name, (spec,)) for name in (life, *often)]
 
 
 def every_pair(reached: Reached) -> list[Round]:
