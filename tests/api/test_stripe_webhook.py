@@ -4,6 +4,7 @@ import hmac
 import json
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 
 import httpx
@@ -11,6 +12,8 @@ import psycopg
 import pytest
 
 from tests.api.driving import WEBHOOK_SECRET, ApiProcess
+from tests.conftest import wait_until
+from tests.postgres_faults.missing_standby import cancel_waits, missing_standby
 
 
 def event() -> bytes:
@@ -49,6 +52,18 @@ def test_a_signed_event_is_kept_once_and_announced(api: ApiProcess) -> None:
         answers = [deliver(api, body, signed(body)) for _ in range(3)]
         assert next(iter(listener.notifies(timeout=10, stop_after=1))).channel == "payments_inbox"
     assert [(answer.status_code, answer.json()) for answer in answers] == [(200, {"received": True})] * 3
+    assert kept(api, body) == 1
+
+
+def test_an_event_whose_commit_is_in_doubt_is_asked_for_again(api: ApiProcess) -> None:
+    """A 200 would be the last that Stripe tells of it."""
+    body = event()
+    with missing_standby(api.database), ThreadPoolExecutor(1) as thread:
+        delivery = thread.submit(deliver, api, body, signed(body))
+        wait_until(lambda: cancel_waits(api.database, "payments_api") > 0)
+        answer = delivery.result()
+    assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
+    assert deliver(api, body, signed(body)).status_code == 200
     assert kept(api, body) == 1
 
 

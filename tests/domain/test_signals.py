@@ -91,6 +91,12 @@ def test_event_of_another_mode_or_account_is_from_elsewhere() -> None:
     assert isinstance(read(event("payment_intent.succeeded", thing, account=None)), IntentSeen)
 
 
+def test_live_service_believes_no_event_of_test_mode() -> None:
+    told = event("payment_intent.succeeded", intent(PAYMENT, "succeeded"), livemode=False)
+    signal = read_event(told, livemode=True, account=None, api_version=STRIPE_API_VERSION)
+    assert isinstance(signal, Elsewhere)
+
+
 def test_event_that_does_not_say_its_mode_is_a_hint() -> None:
     payload = event("payment_intent.succeeded", intent(PAYMENT, "succeeded"))
     del payload["livemode"]
