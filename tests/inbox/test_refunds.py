@@ -26,6 +26,20 @@ async def test_refund_that_ends_wakes_whoever_waits_for_it(desk: Desk) -> None:
     assert (payload["refundId"], payload["amount"], payload["currency"]) == (str(refund_id), 400, "EUR")
 
 
+async def test_two_words_of_one_refund_in_one_batch_are_told_once(desk: Desk) -> None:
+    payment_id = await paid(desk)
+    refund_id = ask_refund(desk, payment_id)
+    metadata = {"refundId": str(refund_id), "paymentId": str(payment_id)}
+    thing = refund(INTENT, 400, "succeeded", metadata=metadata)
+    refund_answer(desk, payment_id, refund_id, answered(thing))
+    desk.webhook(event("refund.created", thing))
+    desk.webhook(event("refund.updated", thing))
+    await desk.settle()
+    assert desk.sql(REFUNDS, payment_id) == [(400, "PROCESSED", False, None, None)]
+    assert desk.events(payment_id)[2:] == ["refund-processed"]
+    assert sorted(desk.outcomes())[-2:] == ["ignored", "ignored"]
+
+
 async def test_refund_that_stripe_refuses_fails_with_its_code_and_frees_its_amount(desk: Desk) -> None:
     payment_id = await paid(desk)
     refund_id = ask_refund(desk, payment_id)

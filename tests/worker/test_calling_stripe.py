@@ -61,6 +61,18 @@ def test_no_more_calls_are_under_way_than_may_be(world: World) -> None:
     assert world.row(at_once) == (2,)
 
 
+def test_no_more_is_leased_than_may_be_called_within_a_second(world: World) -> None:
+    """What is leased and not worked on would stand still until its lease has run out."""
+    payments = [world.request() for _ in range(6)]
+    leased = "select count(*) from pgmq.q_payment_requested where vt > clock_timestamp() + interval '1 s'"
+    world.start_worker(STRIPE_CALLS_PER_S="2", PAYMENTS_LEASE_S="60")
+    most = 0
+    while not all(world.has_status(one, "SUCCEEDED") for one in payments):
+        most = max(most, world.row(leased)[0])
+        assert most <= 4, "two that wait for their slots, and two under way"
+    assert most >= 1
+
+
 @pytest.mark.parametrize(
     "fault",
     [
