@@ -93,6 +93,27 @@ async def test_nobody_waits_for_what_the_work_still_waits_for(monkeypatch: pytes
 
 
 @pytest.mark.anyio
+async def test_work_that_was_given_up_is_not_done_after_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its caller was told that nothing is known of it, or that nothing was recorded: a late commit would belie that."""
+    monkeypatch.setattr(deadlines, "DATABASE_ANSWERS_S", 0.05)
+    wakes_up, given_up, done = asyncio.Event(), asyncio.Event(), False
+
+    async def work() -> None:
+        nonlocal done
+        try:
+            await wakes_up.wait()
+            done = True
+        finally:
+            given_up.set()
+
+    with pytest.raises(deadlines.DatabaseSilent):
+        await deadlines.in_time(work())
+    wakes_up.set()
+    await asyncio.wait_for(given_up.wait(), 5)
+    assert not done
+
+
+@pytest.mark.anyio
 async def test_nobody_is_told_that_nothing_was_recorded_by_a_database_that_is_silent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
