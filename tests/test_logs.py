@@ -22,6 +22,7 @@ SECRETS = {
     "pi_3Mtw_secret_YrKJUKribcBjcG8HVhfZluoGH": "pi_3Mtw_secret_",
     "pay_" + "Ab-_9" * 8: "pay_",
     "Bearer abc.def-ghi": "Bearer ",
+    "Basic c2VjcmV0Og==": "Basic ",
     "postgresql://owner:hunter2@db:5432/payments": "postgresql://owner:",
     "host=db password='hunter 2' user=x": "host=db password=",
     "4242 4242 4242 4242": "",

@@ -158,3 +158,20 @@ def test_settings_never_show_a_secret() -> None:
 def test_settings_refuse_to_forget_what_could_come_again_and_say_why(environment: dict[str, str], why: str) -> None:
     (fault,) = faults_of(**environment)
     assert why in fault
+
+
+def test_settings_refuse_a_test_key_where_live_mode_is_meant() -> None:
+    (fault,) = faults_of(STRIPE_API_KEY="sk_test_1", STRIPE_LIVEMODE="true")
+    assert "test key" in fault
+
+
+def test_settings_refuse_a_log_of_stripes_own() -> None:
+    """It is written past ours, and masks nothing."""
+    (fault,) = faults_of(STRIPE_LOG="debug")
+    assert "STRIPE_LOG" in fault
+
+
+def test_settings_listen_past_the_pooler() -> None:
+    pooled = {"DATABASE_URL": "postgresql://pooler/payments", "DATABASE_DIRECT_URL": "postgresql://db/payments"}
+    assert Settings.load(pooled).listen_dsn == pooled["DATABASE_DIRECT_URL"]
+    assert Settings.load({"DATABASE_URL": "postgresql://db/payments"}).listen_dsn == "postgresql://db/payments"

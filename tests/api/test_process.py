@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from payments.api import gauges
 from payments.development.free_port import pick_free_port
 from tests.api.driving import WEBHOOK_SECRET, ApiProcess, running_api, wish
+from tests.conftest import wait_until
 from tests.development.databases import Database
 
 
@@ -202,6 +203,15 @@ def test_metrics_survive_a_queue_that_is_locked(api: ApiProcess) -> None:
         conn.execute("lock table pgmq.q_ordering in access exclusive mode")
         assert lengths() == before - {"ordering"}
     assert lengths() == before
+
+
+def test_metrics_show_no_old_number_for_what_takes_too_long_to_count(api: ApiProcess) -> None:
+    pending = "payments_inbox_pending"
+    wait_until(lambda: pending in work_shown(api))
+    with api.database.connect(autocommit=False) as conn:
+        conn.execute("lock table payments.inbox in access exclusive mode")
+        wait_until(lambda: pending not in work_shown(api))
+    wait_until(lambda: pending in work_shown(api))
 
 
 def test_one_line_a_request_with_ids_and_nothing_else(api: ApiProcess, shop: httpx.Client) -> None:

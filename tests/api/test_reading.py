@@ -105,6 +105,7 @@ def test_list_filters_by_each_and_by_all(shop: httpx.Client, api: ApiProcess) ->
     cart = shop.get(f"/payments/{mine[0]}").json()["cartId"]
     again = make(shop, cartId=cart)
     assert next(pages(shop, cartId=cart)) == [again, mine[0]]
+    assert next(pages(shop, cartId=cart, orderId=order)) == [mine[0]]
     assert next(pages(shop, cartId=cart.upper(), status="FAILED")) == [mine[0]]
     assert mine[0] in next(pages(shop, status="FAILED"))
 

@@ -16,13 +16,13 @@ from tests.conftest import wait_until
 from tests.postgres_faults.missing_standby import cancel_waits, missing_standby
 
 
-def event() -> bytes:
+def event(characters: int = 0) -> bytes:
     identifier = f"evt_{uuid.uuid4().hex}"
     return json.dumps(
         {
             "id": identifier,
             "type": "payment_intent.succeeded",
-            "data": {"object": {"id": "pi_1", "object": "payment_intent"}},
+            "data": {"object": {"id": "pi_1", "object": "payment_intent", "description": "x" * characters}},
         }
     ).encode()
 
@@ -52,6 +52,12 @@ def test_a_signed_event_is_kept_once_and_announced(api: ApiProcess) -> None:
         answers = [deliver(api, body, signed(body)) for _ in range(3)]
         assert next(iter(listener.notifies(timeout=10, stop_after=1))).channel == "payments_inbox"
     assert [(answer.status_code, answer.json()) for answer in answers] == [(200, {"received": True})] * 3
+    assert kept(api, body) == 1
+
+
+def test_an_event_may_be_larger_than_what_callers_send(api: ApiProcess) -> None:
+    body = event(200_000)
+    assert deliver(api, body, signed(body)).status_code == 200
     assert kept(api, body) == 1
 
 

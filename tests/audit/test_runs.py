@@ -195,3 +195,43 @@ async def test_cost_of_a_run_is_independent_of_how_many_are_settled(database: Da
         for found in (by_statistics_of_long_ago, cost(database)):
             assert found["looking"] <= LOOKING_MAX, found
             assert found["choosing"] <= CHOOSING_MAX, found
+
+
+@pytest.mark.usefixtures("only_what_it_is_told_of")
+async def test_every_payment_of_a_large_run_is_looked_at(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit_module, "CHUNK", 3)
+    looked_at: list[UUID] = []
+    async with Auditor.on(database) as auditor:
+        settle(auditor.conn, 1, 10)
+
+        async def look(_: object, payment_ids: list[UUID], alerts: int) -> int:
+            looked_at.extend(payment_ids)
+            return alerts
+
+        monkeypatch.setattr(audit_module, "_look", look)
+        monkeypatch.setattr(audit_module, "SLICE_MIN", 10)
+        await audit(auditor.around)
+        everybody = [row[0] for row in auditor.conn.execute("select payment_id from payments.payments").fetchall()]
+    assert sorted(looked_at) == sorted(everybody)
+
+
+@pytest.mark.usefixtures("only_what_it_is_told_of")
+async def test_what_was_mended_is_gone_by_the_next_run_though_something_else_is_off(database: Database) -> None:
+    """And is looked at though nothing tells of it."""
+    async with Auditor.on_sound_books(database) as auditor:
+        await audit(auditor.around)
+        payment_id = id_of("paid")
+        with past_the_triggers(auditor.conn):
+            auditor.conn.execute(
+                "update payments.payments set last_sequence = last_sequence + 1, disputed = true where payment_id = %s",
+                (payment_id,),
+            )
+        while not auditor.findings():
+            await audit(auditor.around)
+        ((_, first),) = auditor.findings()
+        mended = "disputed = false" if first == "disputed_off" else "last_sequence = last_sequence - 1"
+        with past_the_triggers(auditor.conn):
+            auditor.conn.execute(f"update payments.payments set {mended} where payment_id = %s", (payment_id,))
+        await audit(auditor.around)
+        ((_, second),) = auditor.findings()
+        assert {first, second} == {"disputed_off", "events_misnumbered"}

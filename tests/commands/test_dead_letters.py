@@ -1,6 +1,7 @@
 """`payments dead-letters`: what an operator can do about what was given up, and what is kept of it."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -8,6 +9,7 @@ import psycopg
 import pytest
 
 from tests.commands.test_operator_commands import payments
+from tests.conftest import wait_until
 from tests.database.rows import insert_payment
 from tests.development.databases import Database
 
@@ -16,6 +18,8 @@ insert into payments.stripe_requests (
   payment_id, subject_id, operation, idempotency_key, parameters, state, attempts, http_status, first_attempt_at
 ) values (%(id)s, %(id)s, 'create_payment_intent', %(id)s, '{}', 'parked', %(attempts)s, %(http_status)s, now())
 """
+
+WAITING = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
 
 
 class Office:
@@ -170,3 +174,20 @@ def test_worker_role_may_settle_too(database: Database, office: Office) -> None:
     assert finished.returncode == 0, finished.stderr
     with psycopg.connect(database.admin_dsn()) as conn:
         assert conn.execute("select resolution from payments.dead_letters").fetchall() == [("tried again",)]
+
+
+def test_two_operators_with_one_letter_settle_it_once(database: Database, office: Office) -> None:
+    number = office.letter("queue:payment_requested", {"paymentId": "x"}, None)
+    with database.connect(autocommit=False) as other, ThreadPoolExecutor(1) as thread:
+        other.execute("select from payments.dead_letters where dead_letter_id = %s for update", (number,))
+        retried = thread.submit(office.command, "retry", str(number))
+        wait_until(lambda: office.row(WAITING) == (1,))
+        other.execute(
+            "update payments.dead_letters set resolved_at = now(), resolution = 'discarded: known'"
+            " where dead_letter_id = %s",
+            (number,),
+        )
+        other.commit()
+        code, said = retried.result()
+    assert (code, "settled already" in said) == (1, True)
+    assert office.row("select count(*) from pgmq.q_payment_requested") == (0,)

@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from payments.database.api_keys import ensure_development_key, hash_key
 from payments.errors import ConfigurationError, DatabaseUnreachable, DatabaseUnsuitable, SchemaTooOld
 from tests.development.databases import Database
 
@@ -58,6 +59,42 @@ def test_keys_are_listed_with_ids_that_can_be_revoked(database: Database) -> Non
     assert str(key_id) in payments("keys", "list", **settings).stdout
     assert payments("keys", "revoke", str(key_id), **settings).returncode == 0
     assert payments("keys", "revoke", str(key_id), **settings).returncode == 1
+
+
+def test_one_key_is_revoked_and_no_other(database: Database) -> None:
+    settings = {"DATABASE_URL": database.admin_dsn()}
+    for client in ("shop", "other"):
+        payments("keys", "create", client, "--scope", "viewer", "--days", "2", **settings)
+    with database.connect() as admin:
+        ((key_id,),) = admin.execute("select key_id from payments.api_keys where client_id = 'shop'").fetchall()
+        assert payments("keys", "revoke", str(key_id), **settings).returncode == 0
+        left = admin.execute(
+            "select client_id, expires_at - created_at between '47 hours' and '49 hours' from payments.api_keys"
+            " where revoked_at is null"
+        ).fetchall()
+    assert left == [("other", True)]
+
+
+def test_development_key_of_the_last_start_ends(database: Database) -> None:
+    keys = [ensure_development_key(database.admin_dsn()) for _ in range(2)]
+    with database.connect() as admin:
+        good = admin.execute("select key_hash from payments.api_keys where revoked_at is null").fetchall()
+    assert good == [(hash_key(keys[1]),)]
+
+
+def test_status_of_the_inbox_masks_secrets(database: Database) -> None:
+    with database.connect() as admin:
+        admin.execute(
+            "insert into payments.inbox (source, message_id, message_type, payload, processed_at, outcome)"
+            " values ('stripe-webhook', 'evt_1', 'x', '{}', now(), 'dead')"
+        )
+        admin.execute(
+            "insert into payments.dead_letters (origin, message_id, payload, attempts, error)"
+            " values ('inbox', '1', '{}', 1, 'broke with sk_test_51abcdefghijk')"
+        )
+    status = payments("inbox", "status", DATABASE_URL=database.admin_dsn(), COLUMNS="200").stdout
+    assert "broke with sk_test_" in status
+    assert "51abcdefghijk" not in status
 
 
 def test_key_that_was_not_committed_is_not_shown(database: Database) -> None:

@@ -166,3 +166,9 @@ def test_only_the_worker_watches(module_database: Database, admin: psycopg.Conne
     for role in ("payments_api", "payments_relay", "payments_readonly"):
         with module_database.connect(role) as conn, pytest.raises(DENIED):
             conn.execute("insert into payments.watches (payment_id, next_look_at) values (%s, now())", (payment_id,))
+
+
+def test_the_owner_cannot_log_in(admin: psycopg.Connection[Any]) -> None:
+    """Whoever could would pass every guard."""
+    row = admin.execute("select rolcanlogin, rolsuper from pg_roles where rolname = 'payments_owner'").fetchone()
+    assert row == (False, False)

@@ -24,7 +24,8 @@ def test_status_tells_what_each_queue_is_owed(database: Database) -> None:
         assert {queue: lane["waiting"] for queue, lane in lanes.items() if lane["waiting"]} == {"refund_requested": 1}
         assert not lanes["refund_requested"]["late"]
         admin.execute("set session_replication_role = replica")  # the outbox is append-only, also for an administrator
-        admin.execute("update payments.outbox set occurred_at = now() - interval '1 hour' where outbox_id = %s", (row,))
+        day = "now() - interval '1 day 2 s'"
+        admin.execute(f"update payments.outbox set occurred_at = {day} where outbox_id = %s", (row,))
     late = outbox(database, "status")
     assert late.returncode == 1
     assert "late" in next(line for line in late.stdout.splitlines() if "refund_requested" in line)

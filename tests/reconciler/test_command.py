@@ -85,3 +85,13 @@ def test_what_needs_a_person_is_an_exit_code_of_its_own(world: World) -> None:
 @pytest.mark.parametrize("word", ["--nonsense", "now"])
 def test_wrong_words_are_wrong_usage(world: World, word: str) -> None:
     assert reconcile(world, word).returncode == 2
+
+
+def test_books_that_contradict_themselves_need_a_person(world: World) -> None:
+    payment_id = world.request()
+    world.execute("alter table payments.payments disable trigger user")
+    world.execute("update payments.payments set disputed = true where payment_id = %s", payment_id)
+    world.execute("alter table payments.payments enable trigger user")
+    finished = reconcile(world)
+    assert finished.returncode == 1
+    assert "Something needs a person" in finished.stdout

@@ -396,3 +396,9 @@ def test_crowded_present_is_cut_where_there_is_something() -> None:
     assert part.until == NOW + timedelta(seconds=5)
     assert decide_slice(NOW, NOW, timedelta(seconds=2), part.until).until == NOW + timedelta(seconds=2)
     assert decide_slice(NOW, NOW, SPAN_FIRST, NOW - timedelta(seconds=5)).until == NOW + SPAN_MIN
+
+
+def test_events_are_asked_for_no_longer_than_stripe_keeps_them() -> None:
+    """For thirty days (https://docs.stripe.com/api/events); beyond, what was made is listed."""
+    assert decide_slice(NOW - timedelta(days=30), NOW, SPAN_FIRST).by_objects
+    assert not decide_slice(NOW - timedelta(days=29), NOW, SPAN_FIRST).by_objects

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 from uuid import UUID, uuid4
 
 import psycopg
@@ -16,6 +17,7 @@ from payments.errors import RebaseRefused
 from payments.reconciler import listing
 from payments.reconciler.jobs import Surroundings
 from payments.settings import Settings
+from tests.commands.test_operator_commands import payments
 from tests.conftest import wait_until
 from tests.database.rows import insert_payment
 from tests.development.databases import Database
@@ -238,3 +240,28 @@ def test_stripe_is_listed_from_ten_minutes_before_the_backup(database: Database)
     """Clocks differ, and what Stripe did a moment earlier may not have been told any more."""
     taken_at = datetime.now(UTC) - timedelta(hours=1)
     assert rebase(database.admin_dsn(), taken_at).unlisted_since == taken_at - timedelta(minutes=10)
+
+
+def test_59_a_time_alone_means_a_restore(database: Database) -> None:
+    """After a physical one the database is at home, and only the operator knows that it went back."""
+    taken_at = datetime.now(UTC) - timedelta(hours=2)
+    finished = payments("migrate", "--since", taken_at.isoformat(), DATABASE_URL=database.admin_dsn())
+    assert finished.returncode == 0, finished.stderr
+    with database.connect() as conn:
+        row = conn.execute("select stripe_unlisted_since from payments.cluster").fetchone()
+    assert row is not None
+    assert row[0] == taken_at - MARGIN
+
+
+@pytest.mark.anyio
+async def test_59_worker_that_was_overtaken_does_not_say_that_all_was_heard(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another has moved on meanwhile; how far that has come, only the other knows."""
+    rebase(database.admin_dsn(), datetime.now(UTC) - timedelta(hours=1))
+    monkeypatch.setattr(listing, "catch_up", AsyncMock(return_value=None))
+    async with open_pool(database.dsn("payments_worker"), "payments_worker", 2) as pool:
+        around = Surroundings(pool, None, Notices(), Settings.load({}))  # type: ignore[arg-type]  # asks nobody
+        assert not await listing.list_since_backup(around)
+    with database.connect() as conn:
+        assert conn.execute("select from payments.reconciler_progress where job = 'listing/heard'").fetchall() == []

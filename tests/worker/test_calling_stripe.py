@@ -272,7 +272,7 @@ def test_10_nobody_else_of_the_process_asks_while_the_api_key_is_refused(world: 
 
     world.sandbox.steer("POST", "faults", fault="status", status=401, times=None)
     world.request()
-    worker = world.start_worker(PAYMENTS_RECONCILE_AFTER_S="3600")
+    worker = world.start_worker_process(PAYMENTS_RECONCILE_AFTER_S="3600")
     wait_until(lambda: worker.logged("breaker.opened"))
     called = requests()
     world.execute("update payments.payments set processor_payment_intent = %s", INTENT)
