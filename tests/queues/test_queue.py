@@ -128,10 +128,12 @@ def test_queue_leases_what_its_count_has_found_by_looking_at_all(database: Datab
 
 def test_queue_counts_a_lease_from_before_it_asks_for_it(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """However slow the database is: nobody may believe to hold a command longer than the others are told."""
-    send(database, 1)
+    send(database, 2)
     now = 1_000.0
 
     async def main(pool: Pool) -> None:
+        (slowly,) = await lease(pool, Queue(NAME, LEASE_S, clock=iter(range(1_000, 2_000)).__next__), 1)
+        assert slowly.ends_at == 1_000 + LEASE_S
         queue = Queue(NAME, LEASE_S, clock=lambda: now)
         (held,) = await lease(pool, queue, 1)
         assert held.ends_at == now + LEASE_S
