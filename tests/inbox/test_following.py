@@ -33,6 +33,11 @@ async def test_declined_payment_has_its_intent_cancelled_at_once(desk: Desk) -> 
 async def test_attempt_that_fails_in_the_browser_ends_nothing(desk: Desk) -> None:
     """The customer, who was asked for a signature, may try another card: their PaymentIntent is not cancelled."""
     payment_id = desk.payment(payment_method="pm_card_visa")
+    desk.sql(
+        "insert into payments.payment_history (payment_id, signal, source, to_status, decision, why)"
+        " values (%s, 'authorize', 'api', 'REQUESTED', 'applied', 'asked for')",
+        payment_id,
+    )
     desk.answer(answered(intent(payment_id, "requires_action")), payment_id)
     await desk.settle()
     assert desk.status(payment_id) == "ACTION_REQUIRED"
