@@ -5,7 +5,11 @@ from datetime import UTC, datetime
 
 import pytest
 
+from payments.database.connections import open_pool
 from payments.database.queries import load_queries
+from payments.reconciler.balance import BALANCE
+from payments.reconciler.jobs import Surroundings
+from payments.settings import Settings
 from tests.database.rows import insert_payment
 from tests.development.databases import Database
 
@@ -52,3 +56,15 @@ def test_money_is_kept_for_the_payment_of_its_intent_or_else_for_the_one_it_name
             "select transaction_id, payment_id from payments.balance_transactions order by 1"
         ).fetchall()
     assert kept == [("txn_1", payment_id), ("txn_2", payment_id), ("txn_3", payment_id)]
+
+
+@pytest.mark.anyio
+async def test_balance_is_not_read_before_a_restores_look_at_stripe_has_ended(database: Database) -> None:
+    """A dispute's money bears no metadata of ours: before its payment is found again it would be nobody's, for ever."""
+    assert BALANCE.has_work is not None
+    async with open_pool(database.dsn("payments_worker"), "payments_worker", 1) as pool:
+        around = Surroundings(pool, None, None, Settings.load({}))  # type: ignore[arg-type]  # asks and tells nobody
+        assert await BALANCE.has_work(around)
+        with database.connect() as admin:
+            admin.execute("update payments.cluster set stripe_unlisted_since = now()")
+        assert not await BALANCE.has_work(around)
