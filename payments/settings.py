@@ -19,7 +19,7 @@ from psycopg.conninfo import conninfo_to_dict
 from payments.errors import ConfigurationError
 
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
-LEASE_MARGIN_S = 0.5  # several times what a commit takes on a slow disk, with a standby
+LEASE_MARGIN_S = 0.5  # for the commits before and after a call
 RETENTION_DAYS_MIN = 35  # Stripe's 30 days of events, its 3 of webhook retries, and two for clocks and slowness
 IDEMPOTENCY_DAYS_MIN = 7  # longer than any client may retry; the API promises it
 STRIPE_API_BASE_DEFAULT = "https://api.stripe.com"

@@ -59,7 +59,7 @@ def told_in_words() -> Iterator[None]:
     except (LockNotAvailable, QueryCanceled, DeadlockDetected) as error:
         raise DatabaseUnsuitable(
             f"Somebody is at work on the same: {error.diag.message_primary}.",
-            advice="This step changed nothing; what was said before it stands. Try again, or end whoever keeps it.",
+            advice="This step changed nothing; what was said before it stands. Try again, or end their session.",
         ) from error
     except psycopg.OperationalError as error:
         raise unreachable(error) from error

@@ -185,7 +185,7 @@ class Clerk:
         return await (await self._conn.execute(_QUERIES["find_conflict"], values)).fetchone() is not None
 
     async def _has_rival(self, payment: Payment) -> bool:
-        """Whether its cart is paid by another by now: of two only one can be live, and one in conflict would be."""
+        """Whether its cart has another live payment: there can be only one, and one in conflict would be live, too."""
         cursor = await self._conn.execute(_QUERIES["find_rival"], {"payment_id": payment.payment_id})
         return await cursor.fetchone() is not None
 
