@@ -24,15 +24,13 @@ from payments.api.authorize_body import parse
 from payments.api.bodies import read_body, refuse_other_media
 from payments.api.catching_up import reason_of
 from payments.api.deadlines import DatabaseSilent, in_time
-from payments.api.headers import parse_wait
 from payments.api.idempotency import fingerprint, parse_key
-from payments.api.patience import find_payment, wait_for_payment
+from payments.api.patience import wait_if_preferred
 from payments.api.problems import Refusal
 from payments.api.query_parameters import parse_query
 from payments.api.request_record import record_of
 from payments.api.services import ApiRequest, Services, services_of
-from payments.api.views import declined
-from payments.database.connections import DATABASE_AWAY
+from payments.api.views import PAYMENTS, PaymentView, declined
 from payments.domain.identifiers import new_id
 from payments.domain.states import PaymentStatus
 from payments.wakeup import OUTBOX
@@ -65,7 +63,7 @@ async def authorize(request: ApiRequest) -> Response[bytes]:
     record_of(request.scope).payment_id = str(reply.payment_id)
     if isinstance(outcome, Accepted):
         services.notifier.notify(OUTBOX)
-    await _wait(request, services, reply, is_new=isinstance(outcome, Accepted))
+    await _wait(request, reply, is_new=isinstance(outcome, Accepted))
     return Response(reply.answer, status_code=reply.status, media_type="application/json", headers=reply.headers)
 
 
@@ -134,20 +132,11 @@ def _reply(outcome: Outcome, asked: AcceptRequest) -> Reply:
             assert_never(outcome)
 
 
-async def _wait(request: ApiRequest, services: Services, reply: Reply, *, is_new: bool) -> None:
+async def _wait(request: ApiRequest, reply: Reply, *, is_new: bool) -> None:
     """Lets the caller wait for the outcome if it prefers to. Raises Refusal payment_declined, Disconnected."""
-    wait_s = parse_wait(request.scope["headers"])
-    if not wait_s or not services.waiters.has_room:
-        return
-    reply.headers["Preference-Applied"] = f"wait={wait_s}"
-    try:
-        view = None if is_new else await find_payment(services, reply.payment_id)
-        if view is None or not view.is_settled:
-            view = await wait_for_payment(request, services, reply.payment_id, wait_s)
-    except DATABASE_AWAY:
-        return  # it is recorded, that much is known: the answer as committed
+    view = await wait_if_preferred(request, PAYMENTS, reply.payment_id, reply.headers, is_new=is_new)
     if view is None:
         return
-    if view.status is PaymentStatus.FAILED:
+    if isinstance(view, PaymentView) and view.status is PaymentStatus.FAILED:
         raise declined(view, reply.headers)
     reply.answer = view.answer

@@ -6,9 +6,12 @@ from uuid import UUID
 
 from payments.api.bodies import Disconnected
 from payments.api.deadlines import in_time
-from payments.api.services import ApiRequest, Services
+from payments.api.envelope import log_failure
+from payments.api.headers import parse_wait
+from payments.api.request_record import record_of
+from payments.api.services import ApiRequest, Services, services_of
 from payments.api.views import PAYMENTS, REFUNDS, PaymentView, RefundView, Subject, View, find
-from payments.database.connections import statements
+from payments.database.connections import DATABASE_AWAY, statements
 
 
 async def find_payment(services: Services, payment_id: UUID) -> PaymentView | None:
@@ -56,6 +59,30 @@ async def wait_for(
             task.cancel()
         await asyncio.gather(waiting, leaving, return_exceptions=True)
     return view or await find_one(services, subject, wanted)
+
+
+async def wait_if_preferred(
+    request: ApiRequest, subject: Subject, wanted: UUID, headers: dict[str, str], *, is_new: bool
+) -> View | None:
+    """What the answer to a write becomes if the caller prefers to wait; None: as committed. Raises Disconnected.
+
+    The write is committed, that much is known: whatever breaks in here must not have the caller send it once more.
+    """
+    services, wait_s = services_of(request), parse_wait(request.scope["headers"])
+    if not wait_s or not services.waiters.has_room:
+        return None
+    headers["Preference-Applied"] = f"wait={wait_s}"
+    try:
+        view = None if is_new else await find_one(services, subject, wanted)
+        if view is None or not view.is_settled:
+            view = await wait_for(request, services, subject, wanted, wait_s)
+    except Disconnected:
+        raise
+    except Exception as error:  # noqa: BLE001 - see above
+        if not isinstance(error, DATABASE_AWAY):
+            log_failure(error, record_of(request.scope))
+        return None
+    return view
 
 
 async def _until_disconnected(request: ApiRequest) -> None:

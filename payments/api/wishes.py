@@ -9,18 +9,16 @@ from litestar import Response, post
 
 from payments.api.accept_outcomes import Failed, KeyReused, Unknown
 from payments.api.authentication import WRITE_PAYMENTS, WRITE_REFUNDS
-from payments.api.bodies import Disconnected, read_body, refuse_other_media
+from payments.api.bodies import read_body, refuse_other_media
 from payments.api.catching_up import catching_up, reason_of
-from payments.api.envelope import log_failure
-from payments.api.headers import parse_wait
 from payments.api.idempotency import fingerprint, parse_key
 from payments.api.paths import payment_id_of, payment_not_found
-from payments.api.patience import find_one, wait_for
+from payments.api.patience import wait_if_preferred
 from payments.api.problems import Fault, Refusal
 from payments.api.query_parameters import parse_query
 from payments.api.request_record import record_of
 from payments.api.services import ApiRequest, Services, services_of
-from payments.api.views import PAYMENTS, REFUNDS, View
+from payments.api.views import PAYMENTS, REFUNDS, Subject
 from payments.api.wish_bodies import parse_capture, parse_refund, parse_void
 from payments.api.wish_record import (
     Busy,
@@ -33,7 +31,6 @@ from payments.api.wish_record import (
     WishRequest,
     record_wish,
 )
-from payments.database.connections import DATABASE_AWAY
 from payments.domain.wishes import RefundWish, Refused, Wish
 from payments.wakeup import OUTBOX
 
@@ -76,7 +73,8 @@ async def _answer(request: ApiRequest, what: str, scopes: tuple[str, ...], parse
         headers["Idempotency-Replayed"] = "true"
     elif recorded.publishes:
         services.notifier.notify(OUTBOX)
-    view = await _wait(request, services, asked, recorded, headers)
+    is_new = isinstance(recorded, Recorded) and recorded.is_new
+    view = await wait_if_preferred(request, *_subject_of(recorded, asked), headers, is_new=is_new)
     answer = recorded.answer if view is None else view.answer
     return Response(answer, status_code=asked.status, media_type="application/json", headers=headers)
 
@@ -151,26 +149,8 @@ def _unknown(asked: WishRequest) -> Refusal:
     )
 
 
-async def _wait(
-    request: ApiRequest, services: Services, asked: WishRequest, recorded: Recorded | Repeated, headers: dict[str, str]
-) -> View | None:
-    """What the answer becomes if the caller prefers to wait; None: as recorded. Raises Disconnected."""
-    wait_s = parse_wait(request.scope["headers"])
-    if not wait_s or not services.waiters.has_room:
-        return None
-    headers["Preference-Applied"] = f"wait={wait_s}"
-    subject, wanted = PAYMENTS, asked.payment_id
-    if recorded.location is not None:
-        subject, wanted = REFUNDS, UUID(recorded.location.rpartition("/")[2])
-    is_new = isinstance(recorded, Recorded) and recorded.is_new
-    try:
-        view = None if is_new else await find_one(services, subject, wanted)
-        if view is None or not view.is_settled:
-            view = await wait_for(request, services, subject, wanted, wait_s)
-    except Disconnected:
-        raise
-    except Exception as error:  # noqa: BLE001 - it is recorded, that much is known: a 500 would ask for it once more
-        if not isinstance(error, DATABASE_AWAY):
-            log_failure(error, record_of(request.scope))
-        return None
-    return view
+def _subject_of(recorded: Recorded | Repeated, asked: WishRequest) -> tuple[Subject, UUID]:
+    """What a waiting caller waits for: the refund that was made, else the payment."""
+    if recorded.location is None:
+        return PAYMENTS, asked.payment_id
+    return REFUNDS, UUID(recorded.location.rpartition("/")[2])

@@ -8,13 +8,19 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import httpx
+import psycopg
 import pytest
+from litestar.types import Scope
 
-from payments.api import waiting
+from payments.api import patience, waiting
 from payments.api.headers import parse_wait
+from payments.api.request_record import RequestRecord, attach
+from payments.api.services import ApiRequest
+from payments.api.views import REFUNDS
 from payments.database.connections import open_pool
 from payments.wakeup import Wakeup
 from tests.api.driving import ApiProcess, announce, running_api, settle, wish
@@ -266,3 +272,21 @@ async def test_waiters_have_a_limit(database: Database, monkeypatch: pytest.Monk
         assert await first[1] is None
         assert await waiters.wait(uuid.uuid4(), 30) is None
     assert waiters.count == 0
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a fault of ours"), psycopg.OperationalError("gone")])
+def test_what_breaks_after_the_commit_does_not_have_the_write_sent_once_more(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """The answer is as it was committed; a 500 would ask for a second refund of who sends no Idempotency-Key."""
+
+    async def breaks(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(patience, "wait_for", breaks)
+    scope: dict[str, Any] = {"headers": [(b"prefer", b"wait=5")]}
+    attach(cast("Scope", scope), RequestRecord("r1", "00-" + "1" * 32 + "-" + "1" * 16 + "-01"))
+    app = SimpleNamespace(state={"services": SimpleNamespace(waiters=SimpleNamespace(has_room=True))})
+    request, headers = cast("ApiRequest", SimpleNamespace(scope=scope, app=app)), dict[str, str]()
+    view = asyncio.run(patience.wait_if_preferred(request, REFUNDS, uuid.uuid4(), headers, is_new=True))
+    assert (view, headers) == (None, {"Preference-Applied": "wait=5"})

@@ -1,22 +1,15 @@
 """The same wish again under its Idempotency-Key, and callers who wait for what becomes of it."""
 
-import asyncio
 import threading
 import time
 import uuid
 from collections.abc import Callable
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import httpx
 import psycopg
 import pytest
-from litestar.types import Scope
 
-from payments.api import wishes
-from payments.api.request_record import RequestRecord, attach
-from payments.api.wish_record import Recorded, WishRequest
-from payments.domain.wishes import RefundWish
 from tests.api.driving import ApiProcess, announce, make_key, settle, wish
 from tests.api.refusals import problem
 from tests.api.staging import effects_of, new_key, payment_in
@@ -209,35 +202,3 @@ def test_when_time_is_up_the_answer_is_as_things_stand(
     assert 1 <= time.monotonic() - began < AT_ONCE_S
     assert answer.is_success
     assert answer.json()["status"] in {"CAPTURING", "VOIDING", "REQUESTED"}
-
-
-@pytest.mark.parametrize("error", [RuntimeError("a fault of ours"), psycopg.OperationalError("gone")])
-def test_what_breaks_after_the_commit_asks_nobody_for_a_second_refund(
-    monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
-    """The answer is as it was committed; a 500 would have the same request sent once more."""
-
-    async def breaks(*_: object) -> None:
-        raise error
-
-    monkeypatch.setattr(wishes, "wait_for", breaks)
-    scope: dict[str, Any] = {"headers": [(b"prefer", b"wait=5")]}
-    attach(cast("Scope", scope), RequestRecord("r1", "00-" + "1" * 32 + "-" + "1" * 16 + "-01"))
-    asked = WishRequest(
-        payment_id=uuid.uuid4(),
-        client_id="shop",
-        idempotency_key=None,
-        fingerprint=b"f" * 32,
-        traceparent="t",
-        wish=RefundWish(),
-    )
-    view = asyncio.run(
-        wishes._wait(
-            cast("Any", SimpleNamespace(scope=scope)),
-            cast("Any", SimpleNamespace(waiters=SimpleNamespace(has_room=True))),
-            asked,
-            Recorded(b"{}", f"/refunds/{uuid.uuid4()}"),
-            {},
-        )
-    )
-    assert view is None
