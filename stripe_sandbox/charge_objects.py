@@ -173,11 +173,18 @@ def balance_transaction(kind: str, source: Json, amount: int, fee: int, created:
         "fee": fee,
         "fee_details": [details] if fee else [],
         "net": amount - fee,
-        "reporting_category": {"payment": "charge"}.get(kind, "dispute" if kind == "adjustment" else kind),
+        "reporting_category": _reporting_category(kind, amount),
         "source": source["id"],
         "status": "pending",
         "type": kind,
     }
+
+
+def _reporting_category(kind: str, amount: int) -> str:
+    """https://docs.stripe.com/reports/reporting-categories."""
+    if kind == "adjustment":
+        return "dispute" if amount < 0 else "dispute_reversal"
+    return "charge" if kind == "payment" else kind
 
 
 def dispute(charge_body: Json, reason: str, status: str, created: int) -> Json:

@@ -17,6 +17,8 @@ from payments.domain.facts import intent_id_of, object_id_of, payment_id_of
 
 # Where the source says what it moved. Payouts, fees and transfers have sources of other kinds: they are no payment's.
 _MOVED = {"charge": "amount_captured", "refund": "amount", "dispute": "amount"}
+# `reporting_category` of what leaves the account (https://docs.stripe.com/reports/reporting-categories).
+_LEAVES = frozenset({"refund", "dispute"})
 
 
 class Booked(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +55,7 @@ def read_booked(transaction: Mapping[str, Any]) -> Booked | None:
         moved, moved_currency = amount, str(source["currency"]).upper()
         rate = transaction.get("exchange_rate")
         if rate is not None or currency != moved_currency:
-            moved = _whole(source[_MOVED[source["object"]]]) * (-1 if amount < 0 else 1)
+            moved = _whole(source[_MOVED[source["object"]]]) * (-1 if _has_left(transaction) else 1)
         return Booked(
             transaction_id=_name(transaction),
             kind=str(transaction["type"]),
@@ -71,6 +73,11 @@ def read_booked(transaction: Mapping[str, Any]) -> Booked | None:
         )
     except (KeyError, ArithmeticError, OverflowError, OSError) as error:
         raise ValueError(f"a balance transaction that nobody can read: {error!r}") from error
+
+
+def _has_left(transaction: Mapping[str, Any]) -> bool:
+    """Whether money left the account; the converted amount of a small sum may be 0, which has no sign."""
+    return transaction["amount"] < 0 or (transaction["amount"] == 0 and transaction["reporting_category"] in _LEAVES)
 
 
 def _whole(value: object) -> int:

@@ -46,7 +46,7 @@ _UUID = re.compile(
     r"(?<![0-9A-Za-z])(?:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{32})(?![0-9A-Za-z])",
     re.IGNORECASE | re.ASCII,
 )
-_RUN = re.compile(r"\d+(?:[ \-\u2010-\u2015\u2212./_\t\n]\d+)*")  # groups of digits, one separator between
+_RUN = re.compile(r"\d+(?:(?:\r\n|[ \-\u2010-\u2015\u2212./_\t\r\n])\d+)*")  # groups of digits, one separator between
 _GROUP = re.compile(r"\d+")
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
 

@@ -156,16 +156,12 @@ async def record_answer(conn: Connection, started: StartedAttempt, outcome: Outc
 
 
 async def _put_into_inbox(conn: Connection, started: StartedAttempt, request_id: str | None, payload: bytes) -> None:
-    # Without an id of Stripe's, the key takes its place.
-    message_id = f"{request_id or started.idempotency_key}/{started.attempt}"
-    kind = f"api.{started.operation}"
-    if await receive(conn, "stripe-api", message_id, kind, started.payment_id, payload):
-        return
-    row = await (await conn.execute(_QUERIES["inbox_payment"], {"message_id": message_id})).fetchone()
-    if row is not None and row[0] != started.payment_id:
-        # Some other server than Stripe gives the same id to different requests; no answer may be lost for that.
-        message_id = f"{request_id}/{started.idempotency_key}/{started.attempt}"
-        await receive(conn, "stripe-api", message_id, kind, started.payment_id, payload)
+    key, attempt = started.idempotency_key, started.attempt
+    # Without an id of Stripe's, the key takes its place. Some other server than Stripe gives the same id to different
+    # requests: no answer may be lost for that.
+    for message_id in (f"{request_id or key}/{attempt}", f"{request_id}/{key}/{attempt}"):
+        if await receive(conn, "stripe-api", message_id, f"api.{started.operation}", started.payment_id, payload):
+            return
 
 
 async def record_doubt(conn: Connection, started: StartedAttempt, outcome: Outcome, retry: Retry) -> None:

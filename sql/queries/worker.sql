@@ -134,10 +134,6 @@ set
   state = 'answered', outcome = %(outcome)s, answered_at = clock_timestamp(), last_error = coalesce(%(error)s, last_error)
 where call_id = %(call_id)s and state <> 'answered';
 
--- name: inbox_payment
--- Whose answer an inbox message is.
-select payment_id from payments.inbox where source = 'stripe-api' and message_id = %(message_id)s;
-
 -- name: void_payment
 -- Voided without a call; under the lock of lock_payment.
 update payments.payments

@@ -44,7 +44,6 @@ UNREACHED_QUERIES: dict[str, str] = {
     "reconciler.park_call": TWO,
     "reconciler.read_listing": RESTORED,
     "reconciler.watch_at_once": OPERATORS,
-    "worker.inbox_payment": RACE,
     "worker.leave_dead_letter": RACE,
     "worker.unpark_call": OPERATORS,
 }

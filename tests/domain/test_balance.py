@@ -29,6 +29,7 @@ def transaction(source: dict[str, Any] | str | None = None, **changes: Any) -> d
         "currency": "eur",
         "exchange_rate": None,
         "type": "charge",
+        "reporting_category": "charge",
         "created": 1_700_000_000,
         "source": charge if source is None else source,
     } | changes
@@ -60,6 +61,28 @@ def test_after_a_conversion_the_source_says_what_was_moved(about: str, amount: i
     booked = read(source=source, amount=amount, currency="usd", exchange_rate=1.08)
     assert (booked.moved, booked.moved_currency) == (moved, "EUR")
     assert (booked.amount, booked.currency, booked.exchange_rate) == (amount, "USD", Decimal("1.08"))
+
+
+@pytest.mark.parametrize(
+    ("about", "category", "moved"),
+    [
+        ("charge", "charge", 1),
+        ("refund", "refund", -1),
+        ("refund", "refund_failure", 1),
+        ("dispute", "dispute", -1),
+        ("dispute", "dispute_reversal", 1),
+    ],
+)
+def test_a_small_sum_keeps_its_sign_where_the_conversion_leaves_nothing(about: str, category: str, moved: int) -> None:
+    source = {"id": "x_1", "object": about, "amount": 1, "amount_captured": 1, "currency": "jpy"}
+    booked = read(
+        source=source | {"payment_intent": "pi_1"},
+        amount=0,
+        currency="eur",
+        exchange_rate=0.006,
+        reporting_category=category,
+    )
+    assert (booked.amount, booked.moved) == (0, moved)
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,11 @@ def test_card_number_is_found_within_any_text(card: str, before: str, after: str
     assert find_card_number(before + card + after)
 
 
-@given(cards(), st.data(), st.sampled_from(["-", " ", "\u00a0", "\u2011", "\u2013", ".", "/", "_", "\t", "\n"]))
+@given(
+    cards(),
+    st.data(),
+    st.sampled_from(["-", " ", "\u00a0", "\u2011", "\u2013", ".", "/", "_", "\t", "\n", "\r", "\r\n"]),
+)
 def test_card_number_is_found_in_groups(card: str, data: st.DataObject, separator: str) -> None:
     cuts = sorted(data.draw(st.sets(st.integers(1, len(card) - 1), max_size=6)))
     parts = [card[start:end] for start, end in zip([0, *cuts], [*cuts, len(card)], strict=True)]

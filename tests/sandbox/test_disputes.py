@@ -163,3 +163,5 @@ def test_won_dispute_brings_the_funds_back(api: Driver, steer: Steer) -> None:
     dispute = disputed(api, steer)
     steer.post(f"disputes/{dispute.id}", outcome="won")
     assert balance(api, dispute.id) == [("adjustment", -1000), ("adjustment", 1000)]
+    lines = api.run(api.v1.balance_transactions.list_async({"source": dispute.id})).data
+    assert [line.reporting_category for line in lines] == ["dispute_reversal", "dispute"]
