@@ -13,6 +13,7 @@ import psycopg
 import structlog
 from prometheus_client import CollectorRegistry, Gauge
 
+from payments.api.deadlines import in_time
 from payments.database.connections import DATABASE_AWAY, Pool, transaction
 from payments.database.queries import load_queries
 
@@ -44,15 +45,22 @@ class Gauges:
         self._readings = _readings(registry)
         self._up = Gauge("payments_database_up", "Whether the last scrape reached the database.", registry=registry)
         self._read_at: dict[str, float] = {}
+        self._heard = 0
         self._task: asyncio.Task[None] | None = None
         for reading in self._readings:
             _forget(reading)
 
     async def refresh(self) -> None:
-        """Reads what is no longer fresh, for SCRAPE_WAIT_S at most; what takes longer is there at the next scrape."""
+        """Reads what is no longer fresh, for SCRAPE_WAIT_S at most; what takes longer is there at the next scrape.
+
+        A database that says nothing all that time stands still: no reading may take so long.
+        """
+        heard = self._heard
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._read_all(), name="gauges")
         await asyncio.wait({self._task}, timeout=SCRAPE_WAIT_S)
+        if not self._task.done() and self._heard == heard:
+            self._lose("it stands still")
 
     async def close(self) -> None:
         """Stops a reading that is under way."""
@@ -65,21 +73,25 @@ class Gauges:
             if self._clock() < self._read_at.get(reading.query, float("-inf")) + reading.fresh_s:
                 continue
             try:
-                rows = await self._read(reading)
+                rows = await in_time(self._read(reading))
             except psycopg.errors.QueryCanceled:
                 log.warning("gauge.timed_out", reading=reading.query)
                 _forget(reading)
             except DATABASE_AWAY as error:
-                log.warning("gauges.lost_database", error=type(error).__name__)
-                self._up.set(0)
-                for each in self._readings:
-                    _forget(each)
-                self._read_at.clear()
+                self._lose(type(error).__name__)
                 return
             else:
                 self._up.set(1)
                 _publish(reading, rows)
+            self._heard += 1
             self._read_at[reading.query] = self._clock()
+
+    def _lose(self, why: str) -> None:
+        log.warning("gauges.lost_database", error=why)
+        self._up.set(0)
+        for each in self._readings:
+            _forget(each)
+        self._read_at.clear()
 
     async def _read(self, reading: Reading) -> list[tuple[Any, ...]]:
         async with transaction(self._pool) as conn:

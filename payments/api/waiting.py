@@ -4,6 +4,7 @@ One task looks for all of them with one statement; what a waiter costs is a plac
 """
 
 import asyncio
+from collections.abc import Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -11,6 +12,7 @@ from uuid import UUID
 
 import structlog
 
+from payments.api.deadlines import in_time
 from payments.api.views import PAYMENTS, Subject, View, find_settled
 from payments.database.connections import DATABASE_AWAY, Pool, statements
 from payments.wakeup import PollInterval, Wakeup
@@ -97,7 +99,7 @@ class Waiters:
             if not wanted:
                 continue
             try:
-                settled = await self._find_settled(wanted)
+                settled = await in_time(self._find_settled(wanted))
             except DATABASE_AWAY as error:
                 if not is_away:
                     log.warning("waiters.lost_database", error=type(error).__name__)
@@ -109,15 +111,18 @@ class Waiters:
             for view in settled:
                 self._answer(view)
 
-    async def _find_settled(self, wanted: list[UUID]) -> list[View]:
-        by_subject: dict[Subject, list[UUID]] = {}
-        for each in wanted:
-            by_subject.setdefault(self._subjects[each], []).append(each)
+    async def _find_settled(self, wanted: Mapping[Subject, list[UUID]]) -> list[View]:
         async with statements(self._pool) as conn:
-            return [view for subject, ids in by_subject.items() for view in await find_settled(conn, subject, ids)]
+            return [view for subject, ids in wanted.items() for view in await find_settled(conn, subject, ids)]
 
-    def _wanted(self, named: set[str] | None) -> list[UUID]:
+    def _wanted(self, named: set[str] | None) -> Mapping[Subject, list[UUID]]:
         """Whom to look for: those named, if all news was of particular payments, else all."""
+        wanted: dict[Subject, list[UUID]] = {}
+        for each in self._named(named):
+            wanted.setdefault(self._subjects[each], []).append(each)
+        return wanted
+
+    def _named(self, named: set[str] | None) -> list[UUID]:
         if named and "" not in named:
             mentioned: set[UUID] = set()
             for payload in named:

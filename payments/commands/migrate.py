@@ -3,9 +3,9 @@
 import argparse
 from datetime import datetime
 
-from payments.database.migrate import SCHEMA_VERSION, is_home, migrate
+from payments.database.migrate import SCHEMA_VERSION, migrate
 from payments.database.operator_connection import told_in_words
-from payments.database.rebase import Rebased, rebase
+from payments.database.rebase import Rebased, is_home, rebase
 from payments.development.dev_env import admin_dsn
 from payments.domain.moments import parse_moment
 from payments.errors import EXIT_OK, ClusterMoved

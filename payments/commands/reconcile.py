@@ -4,17 +4,15 @@ import argparse
 import asyncio
 from collections import Counter
 
-import psycopg
-from psycopg_pool import PoolTimeout
 from rich.console import Console
 from rich.table import Table
 
 from payments.database.connections import open_pool, transaction
-from payments.database.migrate import unreachable
+from payments.database.operator_connection import told_in_words
 from payments.database.queries import load_queries
 from payments.development.dev_env import admin_dsn
 from payments.development.surroundings import stripe_of_running_up
-from payments.errors import EXIT_FOUND_TROUBLE, EXIT_OK, ConfigurationError, DatabaseUnreachable
+from payments.errors import EXIT_FOUND_TROUBLE, EXIT_OK, ConfigurationError
 from payments.reconciler.asking import StripeAway
 from payments.reconciler.jobs import Surroundings
 from payments.reconciler.reconciler import LOOKING, Reconciler
@@ -51,7 +49,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     found: Counter[str] = Counter()
     console = Console()
     try:
-        asyncio.run(_reconcile(dsn, settings, found, at_once=not args.due))
+        with told_in_words():
+            asyncio.run(_reconcile(dsn, settings, found, at_once=not args.due))
     except StripeAway as error:
         _print(console, found)
         console.print(f"[red]Stopped:[/red] {error.why}; nothing is lost by that. Try again later.", highlight=False)
@@ -64,22 +63,17 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
 
 async def _reconcile(dsn: str, settings: Settings, found: Counter[str], *, at_once: bool) -> None:
-    try:
-        async with (
-            open_pool(dsn, ROLE, CONNECTIONS_MAX) as pool,
-            Notifier(dsn, ROLE) as notifier,
-            StripeGateway(settings) as gateway,
-            Gate(pool, settings.stripe_calls_per_s) as gate,
-        ):
-            around = Surroundings(pool, gateway.paced(gate), notifier, settings, at_once, found)
-            if at_once:
-                async with transaction(pool) as conn:
-                    await conn.execute(_QUERIES["watch_at_once"])
-            await Reconciler(around, LOOKING).run_once()
-    except psycopg.OperationalError as error:
-        raise unreachable(error) from error
-    except PoolTimeout as error:
-        raise DatabaseUnreachable("The database does not answer.", advice="Check DATABASE_URL.") from error
+    async with (
+        open_pool(dsn, ROLE, CONNECTIONS_MAX) as pool,
+        Notifier(dsn, ROLE) as notifier,
+        StripeGateway(settings) as gateway,
+        Gate(pool, settings.stripe_calls_per_s) as gate,
+    ):
+        around = Surroundings(pool, gateway.paced(gate), notifier, settings, at_once, found)
+        if at_once:
+            async with transaction(pool) as conn:
+                await conn.execute(_QUERIES["watch_at_once"])
+        await Reconciler(around, LOOKING).run_once()
 
 
 def _print(console: Console, found: Counter[str]) -> None:

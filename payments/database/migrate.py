@@ -18,6 +18,8 @@ from payments.errors import DatabaseUnreachable, DatabaseUnsuitable, SchemaTooNe
 
 SERVER_VERSION_MIN = 150000  # PostgreSQL 15: unique constraints, MERGE and column grants as the schema uses them
 
+CONNECT_TIMEOUT_S = 5  # of whoever sits and waits: operators' commands
+
 _QUERIES = load_queries("migrate")
 _CONNECTIONS = load_queries("connections")
 _FILE = re.compile(r"(?P<version>\d{4})_(?P<name>[a-z0-9_]+)\.sql")
@@ -72,7 +74,7 @@ def migrate(admin_dsn: str) -> list[str]:
     failover may undo it), and what PostgreSQL raises.
     """
     try:
-        connection = psycopg.connect(admin_dsn, autocommit=True)
+        connection = psycopg.connect(admin_dsn, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S)
     except psycopg.OperationalError as error:
         raise unreachable(error) from error
     doubts = Doubts()
@@ -95,13 +97,6 @@ def migrate(admin_dsn: str) -> list[str]:
             conn.execute(_QUERIES["record_cluster"])
     doubts.tell_operator()
     return applied
-
-
-def is_home(admin_dsn: str) -> bool:
-    """Whether the migrated database still lives in the cluster whose transaction ids it remembers."""
-    with psycopg.connect(admin_dsn, autocommit=True) as conn:
-        row = conn.execute(_CONNECTIONS["is_home"]).fetchone()
-    return row is not None and bool(row[0])
 
 
 def _let_owner_create(conn: psycopg.Connection) -> None:

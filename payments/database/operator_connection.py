@@ -17,12 +17,10 @@ from psycopg.errors import (
 )
 from psycopg.rows import RowFactory, tuple_row
 
-from payments.database.migrate import unreachable
+from payments.database.migrate import CONNECT_TIMEOUT_S, unreachable
 from payments.database.queries import load_queries
 from payments.database.standbys import Doubts
 from payments.errors import DatabaseUnsuitable, SchemaTooOld
-
-CONNECT_TIMEOUT_S = 5
 
 _QUERIES = load_queries("connections")
 

@@ -24,6 +24,7 @@ LOCK_TIMEOUT = "5s"
 
 _QUERIES = load_queries("rebase")
 _MIGRATE = load_queries("migrate")
+_CONNECTIONS = load_queries("connections")
 
 
 class Rebased(msgspec.Struct, frozen=True):
@@ -37,6 +38,16 @@ class Rebased(msgspec.Struct, frozen=True):
     sent: dict[str, int]
     restamped: int
     unlisted_since: datetime | None
+
+
+def is_home(admin_dsn: str) -> bool:
+    """Whether the migrated database still lives in the cluster whose transaction ids it remembers.
+
+    Raises what operator_connection raises.
+    """
+    with operator_connection(admin_dsn) as conn:
+        row = conn.execute(_CONNECTIONS["is_home"]).fetchone()
+    return row is not None and bool(row[0])
 
 
 def rebase(admin_dsn: str, since: datetime | None) -> Rebased:

@@ -6,7 +6,8 @@ from typing import Any
 
 import psycopg
 
-from payments.database.migrate import SCHEMA_VERSION
+from payments.database.migrate import CONNECT_TIMEOUT_S, SCHEMA_VERSION
+from payments.database.operator_connection import told_in_words
 from payments.database.queries import load_queries
 from payments.doctor.findings import (
     Finding,
@@ -24,9 +25,9 @@ from payments.doctor.findings import (
     judge_standbys,
     judge_way,
 )
+from payments.errors import OperatingError
 from payments.settings import Settings
 
-CONNECT_TIMEOUT_S = 5
 # Long enough to compare some hundred thousand payments; somebody waits.
 AUDIT_WAIT_MS = 20_000
 
@@ -35,16 +36,18 @@ _CONNECTIONS = load_queries("connections")
 
 
 def examine(dsn: str, settings: Settings) -> list[Finding]:
-    """All findings, faults included; a database that cannot be reached is a finding too.
+    """All findings, faults included; a database that cannot be reached, or read, is a finding too.
 
     `settings`: the workers', which say how long they let something wait before they look at it.
     """
     try:
-        with psycopg.connect(dsn, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S, prepare_threshold=None) as conn:
+        with (
+            told_in_words(),
+            psycopg.connect(dsn, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S, prepare_threshold=None) as conn,
+        ):
             return _examine(conn, settings)
-    except psycopg.OperationalError as error:
-        advice = "Check DATABASE_URL, and that the server runs."
-        return [Finding(Level.FAULT, "database", f"cannot be reached: {str(error).strip()}", advice)]
+    except OperatingError as error:
+        return [Finding(Level.FAULT, "database", error.message, error.advice)]
 
 
 def _examine(conn: psycopg.Connection[Any], settings: Settings) -> list[Finding]:

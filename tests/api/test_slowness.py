@@ -17,7 +17,7 @@ import psycopg
 import pytest
 from litestar.types import Receive, Scope, Send
 
-from payments.api import authorize, bodies, deadlines, protocol, server
+from payments.api import authorize, bodies, deadlines, gauges, protocol, server
 from payments.api.accept_outcomes import Outcome, Unknown
 from payments.api.bodies import Disconnected, read_body
 from payments.api.problems import Refusal
@@ -61,7 +61,11 @@ def test_a_database_that_stands_still_is_answered_for_in_time(
     ):
         body, headers = wish(), {"Idempotency-Key": "k"}
         payment = client.post("/payments/authorize", json=body).json()
+        assert "payments_database_up 1.0" in metrics_of(api)
         proxy.flows.clear()
+        shown = metrics_of(api)
+        assert "payments_database_up 0.0" in shown
+        assert "payments_stuck_payments NaN" in shown
         with ThreadPoolExecutor(2) as threads:
             asked = [
                 threads.submit(client.post, "/payments/authorize", json=wish(), headers=headers),
@@ -72,6 +76,12 @@ def test_a_database_that_stands_still_is_answered_for_in_time(
         assert codes <= {(503, "outcome_unknown"), (503, "database_unavailable")}
         proxy.flows.set()
         eventually(lambda: client.get(f"/payments/{payment['paymentId']}").status_code == 200)
+        eventually(lambda: "payments_database_up 1.0" in metrics_of(api))
+
+
+def metrics_of(api: ApiProcess) -> str:
+    time.sleep(gauges.FRESH_S)
+    return httpx.get(f"{api.url}/metrics", timeout=10).text
 
 
 @pytest.mark.anyio

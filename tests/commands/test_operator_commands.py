@@ -1,6 +1,7 @@
 """The commands of operators: an id can be copied from a table, and every fault of the surroundings is said in words."""
 
 import os
+import socket
 import subprocess
 import sys
 from uuid import UUID
@@ -8,6 +9,7 @@ from uuid import UUID
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from payments.database import migrate
 from payments.database.api_keys import ensure_development_key, hash_key
 from payments.errors import ConfigurationError, DatabaseUnreachable, DatabaseUnsuitable, SchemaTooOld
 from tests.development.databases import Database
@@ -48,6 +50,12 @@ def test_command_without_a_schema_sends_to_migrate(database: Database, words: tu
 def test_command_without_the_rights_asks_for_an_administrator(database: Database) -> None:
     finished = payments("keys", "list", DATABASE_URL=database.dsn("payments_relay"))
     assert_said_in_words(finished, DatabaseUnsuitable.exit_code, "administrator")
+
+
+def test_server_that_never_greets_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(migrate, "CONNECT_TIMEOUT_S", 2)  # the least that libpq knows
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(DatabaseUnreachable, match="timeout"):
+        migrate.migrate(f"postgresql://postgres@127.0.0.1:{silent.getsockname()[1]}/payments")
 
 
 def test_keys_are_listed_with_ids_that_can_be_revoked(database: Database) -> None:

@@ -61,6 +61,13 @@ def test_an_unreachable_database_is_a_finding() -> None:
     assert [one.check for one in findings] == ["database"]
 
 
+def test_a_login_that_may_not_look_is_a_finding(database: Database) -> None:
+    (found,) = findings_of(database, database.dsn("payments_relay"))
+    assert (found.level, found.check) == (Level.FAULT, "database")
+    assert "may not do this" in found.found
+    assert "administrator" in (found.advice or "")
+
+
 def test_commits_that_wait_in_vain_are_named(database: Database) -> None:
     readonly = database.dsn("payments_readonly")
     with missing_standby(database):

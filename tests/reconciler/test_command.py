@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.commands.test_operator_commands import payments
+from payments.errors import DatabaseUnsuitable
+from tests.commands.test_operator_commands import assert_said_in_words, payments
 from tests.conftest import wait_until
 from tests.worker.world import KEY, World
 
@@ -53,6 +54,13 @@ def test_stripe_that_does_not_answer_is_said_in_words(world: World) -> None:
     finished = reconcile(world, STRIPE_API_BASE="http://127.0.0.1:1")
     assert finished.returncode == 1
     assert "nothing is lost by that" in finished.stdout
+
+
+def test_a_table_that_somebody_locks_is_not_taken_for_a_server_that_is_down(world: World) -> None:
+    with world.database.connect(autocommit=False) as conn:
+        conn.execute("lock table payments.watches in access exclusive mode")
+        finished = reconcile(world)
+    assert_said_in_words(finished, DatabaseUnsuitable.exit_code, "end their session")
 
 
 def test_without_a_key_it_says_what_to_set(world: World) -> None:
