@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from stripe_sandbox.call import Call
     from stripe_sandbox.errors import Json
 
+# Said in words only (https://github.com/Automattic/woocommerce-payments/issues/323 has such a body whole).
 _USED = (
     "The provided PaymentMethod was previously used with a PaymentIntent without Customer attachment, shared with a "
     "connected account without Customer attachment, or was detached from a Customer. It may not be used "
@@ -56,7 +57,7 @@ def require_usable(method: Record, customer: str | None) -> None:
         )
         raise refused(text, param="payment_method")
     if owner is None and method.inner.get("used"):
-        raise refused(_USED, param="payment_method")
+        raise refused(_USED)
 
 
 def retrieve_method(call: Call, ids: tuple[str, ...], _given: Json) -> Json:
@@ -72,7 +73,7 @@ def attach(call: Call, ids: tuple[str, ...], given: Json) -> Json:
     method = resolve(call, ids[0])
     customer = _customer(call, given["customer"], "customer", 400)
     if method.inner.get("used"):
-        raise refused(_USED, param="payment_method")
+        raise refused(_USED)
     own(call, method, customer.id)
     return method.body
 

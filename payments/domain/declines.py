@@ -111,8 +111,9 @@ def read_failure(error: ErrorFacts) -> Failure:
 
 # A create call that was refused for one of these says something about this one payment; any other refusal says that the
 # call itself is wrong, which would fail every payment alike. https://docs.stripe.com/error-codes
-PARAMETERS_OF_A_PAYMENT = frozenset({"payment_method", "customer", "amount", "currency"})
-CODES_OF_A_PAYMENT = frozenset(
+# A method of another customer than the one we name is refused under the name of its predecessor, `source`.
+_PARAMETERS_OF_A_PAYMENT = frozenset({"payment_method", "source", "customer", "amount", "currency"})
+_CODES_OF_A_PAYMENT = frozenset(
     {
         "amount_too_large",
         "amount_too_small",
@@ -129,9 +130,16 @@ CODES_OF_A_PAYMENT = frozenset(
         "payment_method_unsupported_type",
     }
 )
+# Of a method that was used up, Stripe says it in words only: neither `code` nor `param`, as many have recorded it, e.g.
+# https://github.com/Automattic/woocommerce-payments/issues/323
+_USED_UP = "may not be used again"
 
 
 def is_about_payment(error: ErrorFacts) -> bool:
     """Whether a refused call is at fault for what this payment asked for, not for how we ask."""
-    param = (error.param or "").partition("[")[0]
-    return error.type == "card_error" or param in PARAMETERS_OF_A_PAYMENT or error.code in CODES_OF_A_PAYMENT
+    return (
+        error.type == "card_error"
+        or error.parameter in _PARAMETERS_OF_A_PAYMENT
+        or error.code in _CODES_OF_A_PAYMENT
+        or _USED_UP in (error.message or "")
+    )

@@ -35,6 +35,11 @@ class ErrorFacts(msgspec.Struct, frozen=True):
     message: str | None = None
     param: str | None = None
 
+    @property
+    def parameter(self) -> str | None:
+        """The parameter at fault; Stripe names nested ones like payment_method[card]."""
+        return None if self.param is None else self.param.partition("[")[0]
+
 
 class ActionFacts(msgspec.Struct, frozen=True):
     """What the customer must do next, e.g. 3-D Secure."""

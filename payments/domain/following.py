@@ -1,11 +1,13 @@
 """What follows on the outcome of a call: Stripe's word is recorded, silence is met with the same key again. Pure."""
 
+from collections.abc import Callable
 from typing import assert_never
 
 import msgspec
 
 from payments.domain.attempts import CallOutcome, Park, Reconcile
-from payments.domain.declines import CODES_OF_A_PAYMENT, PARAMETERS_OF_A_PAYMENT
+from payments.domain.declines import is_about_payment
+from payments.domain.facts import ErrorFacts, read_error
 from payments.stripe_gateway.outcomes import (
     Answered,
     Declined,
@@ -31,13 +33,16 @@ UNAUTHORIZED_RETRY_S = 2.0
 class CallRules(msgspec.Struct, frozen=True):
     """What distinguishes one operation's outcomes from another's.
 
-    `is_repeatable`: Stripe does it at most once, under whatever key. `parameters` and `codes`: which refusals are about
-    the wish or the state of things, and so an answer; any other shows a fault of ours.
+    `is_repeatable`: Stripe does it at most once, under whatever key. `is_about_wish`: which refusals are about the wish
+    or the state of things, and so an answer; any other shows a fault of ours.
     """
 
     is_repeatable: bool
-    parameters: frozenset[str]
-    codes: frozenset[str]
+    is_about_wish: Callable[[ErrorFacts], bool]
+
+
+def _about(parameters: frozenset[str], codes: frozenset[str]) -> Callable[[ErrorFacts], bool]:
+    return lambda error: error.parameter in parameters or error.code in codes
 
 
 # https://docs.stripe.com/error-codes
@@ -61,17 +66,17 @@ _ABOUT_THE_STATE = frozenset(
 )
 _ABOUT_THE_AMOUNT = frozenset({"amount_too_large", "amount_too_small", "invalid_charge_amount"})
 
-CREATE_RULES = CallRules(is_repeatable=False, parameters=PARAMETERS_OF_A_PAYMENT, codes=CODES_OF_A_PAYMENT)
+CREATE_RULES = CallRules(is_repeatable=False, is_about_wish=is_about_payment)
 CAPTURE_RULES = CallRules(
-    is_repeatable=True, parameters=frozenset({"amount_to_capture"}), codes=_ABOUT_THE_STATE | _ABOUT_THE_AMOUNT
+    is_repeatable=True,
+    is_about_wish=_about(frozenset({"amount_to_capture"}), _ABOUT_THE_STATE | _ABOUT_THE_AMOUNT),
 )
-CANCEL_RULES = CallRules(is_repeatable=True, parameters=frozenset(), codes=_ABOUT_THE_STATE)
+CANCEL_RULES = CallRules(is_repeatable=True, is_about_wish=_about(frozenset(), _ABOUT_THE_STATE))
 # "Refund amount is greater than unrefunded amount" comes without a code, and names `amount`; that nothing was charged
 # likewise, and names `payment_intent`.
 REFUND_RULES = CallRules(
     is_repeatable=False,
-    parameters=frozenset({"amount", "charge", "payment_intent"}),
-    codes=_ABOUT_THE_STATE | _ABOUT_THE_AMOUNT,
+    is_about_wish=_about(frozenset({"amount", "charge", "payment_intent"}), _ABOUT_THE_STATE | _ABOUT_THE_AMOUNT),
 )
 # That Stripe does not know an object which our books name is no answer to a wish: another account, or a bug.
 _OBJECTS_OF_OURS = frozenset({"charge", "id", "intent", "payment_intent"})
@@ -141,14 +146,11 @@ def decide_next(outcome: Outcome, attempts: int, deliveries: int, jitter: float,
 
 
 def _decide_refused(outcome: Refused, rules: CallRules) -> Record | Park:
-    param, code = outcome.error.get("param"), outcome.error.get("code")
-    # Stripe names nested parameters like payment_method[card].
-    name = param.split("[", 1)[0] if isinstance(param, str) else None
-    is_missing_ours = code == _MISSING and name in _OBJECTS_OF_OURS
-    is_about_the_wish = name in rules.parameters or (isinstance(code, str) and code in rules.codes)
-    if is_about_the_wish and not is_missing_ours:
+    error = read_error(outcome.error) or ErrorFacts()
+    is_missing_ours = error.code == _MISSING and error.parameter in _OBJECTS_OF_OURS
+    if rules.is_about_wish(error) and not is_missing_ours:
         return Record(CallOutcome.REFUSED)
-    return Park(f"refused: HTTP {outcome.http_status} {code or ''} {param or ''}".rstrip())
+    return Park(f"refused: HTTP {outcome.http_status} {error.code or ''} {error.param or ''}".rstrip())
 
 
 def _busy_s(deliveries: int, jitter: float) -> float:

@@ -2,9 +2,9 @@
 -- Records many wishes at once: payment, history, first event, and the answer under its key. Returns those that were recorded;
 -- whoever is missing lost to an earlier request (its key, or its cart's live payment). Waits `lock_wait` for transactions
 -- that hold the same key or cart, then raises lock_not_available. The rows come in one global order, so that two of these
--- statements rarely wait for each other crosswise. Without a payment method, the customer's saved one is used; the saved one
--- can only be charged together with Stripe's customer, also where it is named. It is found by subqueries: a join need not keep
--- the order of the rows.
+-- statements rarely wait for each other crosswise. Without a payment method, the customer's saved one is used. Stripe's customer
+-- goes along with a named one, too: it may be another of the same customer's, which Stripe charges together with that only. Both
+-- are found by subqueries: a join need not keep the order of the rows.
 with patience as materialized (
   select set_config('lock_timeout', %(lock_wait)s, true)
 ),
@@ -14,10 +14,7 @@ wish as materialized (
     r.client_id, r.idempotency_key, r.fingerprint, r.traceparent,
     coalesce(r.payment_method, (select payment_method from payments.customers where customer_id = r.customer_id))
       as payment_method,
-    (
-      select c.processor_customer from payments.customers c
-      where c.customer_id = r.customer_id and (r.payment_method is null or r.payment_method = c.payment_method)
-    ) as processor_customer
+    (select processor_customer from payments.customers where customer_id = r.customer_id) as processor_customer
   from patience, json_to_recordset(%(wishes)s::json) as r (
     payment_id uuid, event_id uuid, cart_id uuid, order_id uuid, customer_id uuid, amount bigint, currency text,
     capture_method text, payment_method text, metadata jsonb, client_id text, idempotency_key text, fingerprint text,

@@ -132,7 +132,7 @@ def test_saved_payment_methods_are_charged(shop: httpx.Client, eye: psycopg.Conn
     assert methods == {
         ...: ("pm_card_visa", "cus_1"),
         "pm_card_visa": ("pm_card_visa", "cus_1"),
-        "pm_card_mastercard": ("pm_card_mastercard", None),
+        "pm_card_mastercard": ("pm_card_mastercard", "cus_1"),
     }
 
 

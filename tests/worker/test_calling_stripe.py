@@ -342,6 +342,17 @@ def test_refusal_of_the_wish_fails_the_payment(world: World, method: str) -> Non
     assert world.dead() == []
 
 
+def test_method_that_was_used_up_fails_the_payment(world: World) -> None:
+    """Stripe says it without a code and without a parameter."""
+    first = world.request()
+    world.start_worker()
+    wait_until(world.settled(first))
+    ((_, paid),) = world.answers(first)
+    payment_id = world.request(payment_method=paid["object"]["payment_method"])
+    wait_until(world.settled(payment_id, "FAILED"))
+    assert world.dead() == []
+
+
 def test_12_two_workers_hold_one_command(world: World) -> None:
     payment_id = world.request()
     world.sandbox.fault("slow", delay_s=0.5, when="after")
