@@ -484,7 +484,8 @@ create table payments.disputes (
   currency text not null check (currency ~ '^[A-Z]{3}$'),
   reason text,
   status text not null check (status in (
-    'warning_needs_response', 'warning_under_review', 'needs_response', 'under_review', 'warning_closed', 'prevented', 'won', 'lost'
+    'warning_needs_response', 'warning_under_review', 'needs_response', 'under_review', 'appeal_needs_response',
+    'appeal_under_review', 'warning_closed', 'prevented', 'won', 'lost'
   )),
   opened_at timestamptz not null,
   closed_at timestamptz,
@@ -500,9 +501,17 @@ create index disputes_by_payment on payments.disputes (payment_id);
 create function payments.dispute_rank(status text) returns int
 language sql immutable strict parallel safe
 return coalesce(
-  array_position(array['warning_needs_response', 'warning_under_review', 'needs_response', 'under_review'], status), 5
+  array_position(
+    array[
+      'warning_needs_response', 'warning_under_review', 'needs_response', 'under_review', 'appeal_needs_response',
+      'appeal_under_review'
+    ],
+    status
+  ),
+  7
 );
-comment on function payments.dispute_rank is 'How far a dispute has come; it never goes back, and its ends are all equally far.';
+comment on function payments.dispute_rank is
+'How far a dispute has come; its ends are all equally far. It never goes back, but from an end to an appeal.';
 
 create function payments.guard_dispute() returns trigger
 language plpgsql as $$
@@ -513,7 +522,9 @@ begin
   then
     raise exception 'what is disputed never changes: dispute %', old.processor_reference using errcode = 'check_violation';
   end if;
-  if payments.dispute_rank(new.status) < payments.dispute_rank(old.status) then
+  if payments.dispute_rank(new.status) < payments.dispute_rank(old.status)
+    and not (old.closed_at is not null and starts_with(new.status, 'appeal_'))
+  then
     raise exception 'dispute % cannot go from % back to %', old.processor_reference, old.status, new.status
       using errcode = 'check_violation';
   end if;
@@ -1744,16 +1755,20 @@ union all
 select
   d.payment_id, 'dispute_mistold', d.dispute_id,
   'dispute ' || d.processor_reference || ' is ' || d.status || ': told ' || t.opened || ' times that it was opened, '
-  || t.closed || ' times that it was closed'
+  || coalesce('its end last as ' || t.ended, 'and no end of it')
 from payments.disputes d
 cross join lateral (
   select
     count(*) filter (where o.event_type = 'dispute-opened') as opened,
-    count(*) filter (where o.event_type = 'dispute-closed') as closed
+    (array_agg(o.payload ->> 'status' order by o.sequence desc) filter (where o.event_type = 'dispute-closed'))[1] as ended
   from payments.outbox o
   where o.aggregate_id = d.payment_id and o.payload ->> 'disputeId' = d.dispute_id::text
 ) t
-where (t.opened <> 1 or t.closed <> (d.closed_at is not null)::int)
+where (
+    t.opened <> 1
+    -- What has ended and is open again is under appeal.
+    or t.ended is distinct from case when d.closed_at is not null then d.status when starts_with(d.status, 'appeal_') then t.ended end
+  )
   and not exists (
     select from payments.forgotten g where g.payment_id = d.payment_id and d.created_at < g.forgotten_at
   )
@@ -1875,7 +1890,7 @@ where b.about = 'dispute' and p.status <> 'CONFLICTED' and coalesce(d.updated_at
   and (
     b.currency <> coalesce(d.currency, b.currency)
     or -b.moved <> case
-      when d.status in ('needs_response', 'under_review', 'lost') then d.amount
+      when d.status in ('needs_response', 'under_review', 'appeal_needs_response', 'appeal_under_review', 'lost') then d.amount
       when d.status = 'won' and b.moved <> 0 and d.updated_at > now() - interval '7 days' then d.amount
       else 0
     end

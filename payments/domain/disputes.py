@@ -2,7 +2,9 @@
 
 An axis of their own, beside the payment's state. Stripe takes a dispute from an inquiry to a chargeback, from a wanted
 response to a review, and to its end (https://docs.stripe.com/api/disputes/object#dispute_object-status): the furthest
-status that was heard of counts. Only between two ends is there no such order; there the dispute is fetched.
+status that was heard of counts. An end can be appealed, and the appeal has an end again
+(https://docs.stripe.com/changelog/endive/2026-10-28/evidence-submission-appeal-dispute-decisions): between two ends,
+and between an end and an appeal, there is no such order; there the dispute is fetched.
 """
 
 from datetime import datetime
@@ -16,7 +18,8 @@ from payments.domain.payment import Payment
 from payments.domain.signals import DisputeSeen, Heard, Kind
 from payments.domain.states import EventType, PaymentStatus
 
-_OPEN = ("warning_needs_response", "warning_under_review", "needs_response", "under_review")
+_APPEALS = ("appeal_needs_response", "appeal_under_review")
+_OPEN = ("warning_needs_response", "warning_under_review", "needs_response", "under_review", *_APPEALS)
 _CLOSED = frozenset({"warning_closed", "prevented", "won", "lost"})
 _LOST = "lost"
 
@@ -71,12 +74,11 @@ def decide_dispute(  # noqa: PLR0911 - a way out for each case
         return _decide_new(payment, facts, fresh_id, now)
     if dispute.status == facts.status:
         return Ignore(f"the dispute is {dispute.status} already")
-    if _rank(facts.status) < _rank(dispute.status):
-        return Ignore(f"older news: the dispute was {facts.status}, it is {dispute.status}")
-    if dispute.closed_at is not None:
+    if _may_be_either_way(dispute.status, facts.status):
         if signal.heard is not Heard.FETCHED:
             return _fetch(facts, f"the dispute is said to be {facts.status}, and was {dispute.status}")
-        return DisputeChange(_become(dispute, facts, now), (), f"{facts.status}, though it was {dispute.status} before")
+    elif _rank(facts.status) < _rank(dispute.status):
+        return Ignore(f"older news: the dispute was {facts.status}, it is {dispute.status}")
     events = (EventType.DISPUTE_CLOSED,) if facts.status in _CLOSED else ()
     return DisputeChange(_become(dispute, facts, now), events, f"the dispute is {facts.status}")
 
@@ -89,6 +91,11 @@ def is_disputed(disputes: list[Dispute]) -> bool:
 def _rank(status: str) -> int:
     """How far a dispute has come; all ends are equally far."""
     return len(_OPEN) if status in _CLOSED else _OPEN.index(status)
+
+
+def _may_be_either_way(one: str, other: str) -> bool:
+    """Whether either may follow on the other."""
+    return {one, other} <= _CLOSED.union(_APPEALS) and not {one, other} <= set(_APPEALS)
 
 
 def _decide_new(payment: Payment, facts: DisputeFacts, fresh_id: UUID, now: datetime) -> DisputeChange:

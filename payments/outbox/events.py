@@ -202,7 +202,7 @@ class DisputeOpened(Event, frozen=True, kw_only=True):
 
 
 class DisputeClosed(Event, frozen=True, kw_only=True):
-    """Published when a dispute ended; `status` is Stripe's word for how."""
+    """Published when a dispute ended; `status` is Stripe's word for how. Again when it ended another way after all."""
 
     event_type = EventType.DISPUTE_CLOSED
 

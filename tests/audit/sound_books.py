@@ -134,7 +134,10 @@ def _payment(conn: Connection, name: str) -> None:
         (event, {"refundId": str(refund_id(n))}) for n, one in REFUNDS.items() if one[0] == name for event in one[3]
     ]
     events += [
-        (event, {"disputeId": str(dispute_id(n))}) for n, one in DISPUTES.items() if one[0] == name for event in one[2]
+        (event, {"disputeId": str(dispute_id(n)), "status": one[1]})
+        for n, one in DISPUTES.items()
+        if one[0] == name
+        for event in one[2]
     ]
     values = {
         "payment_id": payment_id,

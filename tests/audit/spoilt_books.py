@@ -30,12 +30,12 @@ def changed(payment: str, columns: str) -> str:
     return f"update payments.payments set {columns} where payment_id = %({payment})s"
 
 
-def told(payment: str, event_type: str, subject: str = "", place: str = "null") -> tuple[str, ...]:
+def told(payment: str, event_type: str, subject: str = "", place: str = "null", *, status: str = "") -> tuple[str, ...]:
     """One more event, well numbered."""
     event = (
         "insert into payments.outbox (event_id, event_type, aggregate_id, sequence, payload, headers)"
         f" select gen_random_uuid(), '{event_type}', payment_id, last_sequence + 1,"
-        f" jsonb_build_object('{subject}', {place}::uuid), '{{}}'"
+        f" jsonb_build_object('{subject}', {place}::uuid, 'status', '{status}'), '{{}}'"
         f" from payments.payments where payment_id = %({payment})s"
     )
     return event, changed(payment, "last_sequence = last_sequence + 1")
@@ -147,6 +147,12 @@ CASES = {
         "paid", "refund_mistold", told("paid", "refund-processed", "refundId", "%(refund_4)s")
     ),
     "a dispute's end is not told": Spoilt("paid", "dispute_mistold", (untold("dispute-closed", "paid"),)),
+    "an open dispute is told to have ended": Spoilt(
+        "disputed", "dispute_mistold", told("disputed", "dispute-closed", "disputeId", "%(dispute_2)s", status="won")
+    ),
+    "another end of a dispute is told": Spoilt(
+        "paid", "dispute_mistold", told("paid", "dispute-closed", "disputeId", "%(dispute_3)s", status="lost")
+    ),
     "a dispute is told twice": Spoilt(
         "disputed", "dispute_mistold", told("disputed", "dispute-opened", "disputeId", "%(dispute_2)s")
     ),

@@ -16,7 +16,8 @@ pytestmark = pytest.mark.every_postgres
 CHECK = psycopg.errors.CheckViolation
 DENIED = psycopg.errors.InsufficientPrivilege
 ENDS = ["warning_closed", "prevented", "won", "lost"]
-STATUSES = ["warning_needs_response", "warning_under_review", "needs_response", "under_review", *ENDS]
+APPEALS = ["appeal_needs_response", "appeal_under_review"]
+STATUSES = ["warning_needs_response", "warning_under_review", "needs_response", "under_review", *APPEALS, *ENDS]
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +51,11 @@ def move(conn: psycopg.Connection[Any], dispute_id: UUID, status: str) -> None:
 
 
 @pytest.mark.parametrize(("old", "new"), list(itertools.permutations(STATUSES, 2)))
-def test_a_dispute_never_goes_back(
+def test_a_dispute_never_goes_back_but_for_an_appeal(
     module_database: Database, worker: psycopg.Connection[Any], old: str, new: str
 ) -> None:
     dispute_id = dispute(module_database, old)
-    if disputes._rank(new) >= disputes._rank(old):
+    if disputes._rank(new) >= disputes._rank(old) or (old in ENDS and new in APPEALS):
         move(worker, dispute_id, new)
         row = worker.execute("select status from payments.disputes where dispute_id = %s", (dispute_id,)).fetchone()
         assert row == (new,)

@@ -31,6 +31,7 @@ PAYMENT = Payment(
 FRESH = UUID("01890000-0000-7000-8000-0000000000ff")
 OPEN = ["warning_needs_response", "warning_under_review", "needs_response", "under_review"]
 CLOSED = ["warning_closed", "prevented", "won", "lost"]
+APPEALS = ["appeal_needs_response", "appeal_under_review"]
 
 
 def told(status: str, **fields: Any) -> DisputeSeen:
@@ -103,7 +104,26 @@ def test_end_of_a_dispute_is_told_once(before: str, status: str) -> None:
 def test_two_ends_are_settled_by_the_dispute_itself() -> None:
     assert isinstance(decide(known("lost"), told("won")), Fetch)
     change = changed(known("lost"), fetched("won"))
-    assert (change.events, change.after.status) == ((), "won")
+    assert (change.events, change.after.status) == (("dispute-closed",), "won")
+
+
+@pytest.mark.parametrize("end", CLOSED)
+@pytest.mark.parametrize("appeal", APPEALS)
+def test_an_end_and_an_appeal_are_settled_by_the_dispute_itself(end: str, appeal: str) -> None:
+    assert isinstance(decide(known(end), told(appeal)), Fetch)
+    opened_again = changed(known(end), fetched(appeal))
+    assert (opened_again.events, opened_again.after.closed_at) == ((), None)
+    assert is_disputed([opened_again.after])
+    assert isinstance(decide(opened_again.after, told(end)), Fetch)
+    change = changed(opened_again.after, fetched("won"))
+    assert (change.events, change.after.status, change.after.closed_at) == (("dispute-closed",), "won", NOW)
+
+
+def test_an_appeal_goes_on_without_being_asked_for() -> None:
+    assert changed(known(APPEALS[0]), told(APPEALS[1])).after.status == APPEALS[1]
+    assert isinstance(decide(known(APPEALS[1]), told(APPEALS[0])), Ignore)
+    assert changed(known("under_review"), told(APPEALS[0])).events == ()
+    assert changed(None, told(APPEALS[0])).events == ("dispute-opened",)
 
 
 def test_status_that_nobody_knows_is_fetched_and_then_waited_out() -> None:

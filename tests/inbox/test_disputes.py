@@ -7,6 +7,8 @@ from tests.inbox.conftest import Desk
 from tests.inbox.wishes import paid
 
 pytestmark = pytest.mark.anyio
+ENDS_TOLD = "select payload ->> 'status' from payments.outbox where event_type = 'dispute-closed' order by sequence"
+MISTOLD = "select imbalance from payments.imbalances where kind = 'dispute_mistold'"
 
 
 async def test_dispute_is_kept_told_and_shown_on_the_payment(desk: Desk) -> None:
@@ -37,11 +39,27 @@ async def test_payment_is_disputed_while_any_of_its_disputes_is_open_or_lost(des
 
 
 async def test_two_ends_of_a_dispute_are_settled_by_the_dispute_itself(desk: Desk) -> None:
-    payment_id = await paid(desk)
+    await paid(desk)
     desk.truth.disputes["dp_3Qm4Tests0000000000001"] = dispute(INTENT, "won")
     for status in ("lost", "won", "lost"):
         desk.webhook(event("charge.dispute.closed", dispute(INTENT, status)))
         await desk.settle()
     assert desk.one("select status from payments.disputes") == ("won",)
     assert desk.one("select disputed from payments.payments") == (False,)
-    assert desk.events(payment_id).count("dispute-closed") == 1
+    assert desk.sql(ENDS_TOLD) == [("lost",), ("won",)]
+    assert desk.sql(MISTOLD) == []
+
+
+async def test_end_that_is_appealed_is_open_again_until_the_appeal_ends(desk: Desk) -> None:
+    await paid(desk)
+    for status, is_disputed in (
+        *(("needs_response", True), ("won", False), ("appeal_needs_response", True), ("appeal_under_review", True)),
+        ("lost", True),
+    ):
+        desk.truth.disputes["dp_3Qm4Tests0000000000001"] = dispute(INTENT, status)
+        desk.webhook(event("charge.dispute.updated", dispute(INTENT, status)))
+        await desk.settle()
+        assert desk.one("select status from payments.disputes") == (status,)
+        assert desk.one("select disputed from payments.payments") == (is_disputed,)
+        assert desk.sql(MISTOLD) == []
+    assert desk.sql(ENDS_TOLD) == [("won",), ("lost",)]

@@ -38,8 +38,11 @@ words_of_stripe = st.builds(Answered, st.just({}), st.just(200), request_ids) | 
 ALL_RULES = [CREATE_RULES, CAPTURE_RULES, CANCEL_RULES, REFUND_RULES]
 rules = st.sampled_from(ALL_RULES)
 known_words = st.sampled_from(
-    "amount amount_to_capture amount_too_small charge charge_disputed charge_expired_for_capture customer payment_intent "
-    "payment_intent_unexpected_state payment_method resource_missing source".split()
+    [
+        *("amount", "amount_to_capture", "charge", "customer", "payment_intent", "payment_method", "source"),
+        *("amount_too_small", "charge_disputed", "charge_expired_for_capture", "payment_intent_unexpected_state"),
+        "resource_missing",
+    ]
 )
 errors = st.fixed_dictionaries({}, optional=dict.fromkeys(("param", "code"), words | st.integers() | known_words))
 refusals = st.builds(Refused, errors, st.sampled_from([400, 404, 422]), request_ids)
