@@ -26,13 +26,17 @@ KEY_PAUSE_S = 60.0
 
 
 class StripeAway(PaymentsError):
-    """Stripe gives no answer now; nobody should ask again before `pause_s` have passed."""
+    """Stripe gives no answer now; nobody should ask again before `pause_s` have passed.
 
-    def __init__(self, why: str, pause_s: float, *, is_key_refused: bool = False) -> None:
+    `lacks_right`: Stripe knows the key, which may not ask this, whatever else it may.
+    """
+
+    def __init__(self, why: str, pause_s: float, *, is_key_refused: bool = False, lacks_right: bool = False) -> None:
         super().__init__(why)
         self.why = why
         self.pause_s = pause_s
         self.is_key_refused = is_key_refused
+        self.lacks_right = lacks_right
 
 
 class Refusal(PaymentsError):
@@ -107,6 +111,8 @@ def answer_of(outcome: Outcome) -> Answered:
             return outcome
         case RateLimited():
             raise StripeAway("Stripe says: too fast", outcome.retry_after_s or RATE_PAUSE_S)
+        case Unauthorized(http_status=403):
+            raise StripeAway("STRIPE_API_KEY lacks a right", KEY_PAUSE_S, is_key_refused=True, lacks_right=True)
         case Unauthorized():
             raise StripeAway("Stripe refuses STRIPE_API_KEY", KEY_PAUSE_S, is_key_refused=True)
         case Unknown():

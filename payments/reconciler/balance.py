@@ -13,7 +13,7 @@ import structlog
 from payments.database.connections import transaction
 from payments.database.queries import load_queries
 from payments.domain.balance import Booked, read_booked
-from payments.reconciler.asking import Refusal, each_page
+from payments.reconciler.asking import Refusal, StripeAway, each_page
 from payments.reconciler.catching_up import catch_up, newest_of
 from payments.reconciler.jobs import Job, Surroundings
 from payments.reconciler.listing import has_listing
@@ -31,7 +31,10 @@ async def keep_balance(around: Surroundings) -> bool:
     """Catches up with Stripe's list; whether there is more to catch up with. Raises StripeAway."""
     try:
         return await catch_up(around, POSITION, _take) is True
-    except Refusal as error:  # a restricted key, mostly
+    except (Refusal, StripeAway) as error:
+        if isinstance(error, StripeAway) and not error.lacks_right:
+            raise
+        # A restricted key, mostly, and payments go on: nobody must hear that Stripe refuses the key itself.
         log.error("balance.refused", error=str(error))  # noqa: TRY400 - it says all
         return False
 

@@ -1,17 +1,24 @@
 """Which of Stripe's balance transactions are kept, and for which payment."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+import structlog
 
 from payments.database.connections import open_pool
 from payments.database.queries import load_queries
+from payments.reconciler.asking import StripeAway
 from payments.reconciler.balance import BALANCE
 from payments.reconciler.jobs import Surroundings
 from payments.settings import Settings
+from payments.stripe_gateway.outcomes import Outcome, Refused, Unauthorized
 from tests.database.rows import insert_payment
 from tests.development.databases import Database
+from tests.reconciler.bench import Bench
 
 KEEP = load_queries("balance")["keep"].decode()
 
@@ -68,3 +75,27 @@ async def test_balance_is_not_read_before_a_restores_look_at_stripe_has_ended(da
         with database.connect() as admin:
             admin.execute("update payments.cluster set stripe_unlisted_since = now()")
         assert not await BALANCE.has_work(around)
+
+
+def around_a_stripe_that_says(bench: Bench, outcome: Outcome) -> Surroundings:
+    async def list_balance_transactions(**_: Any) -> Outcome:
+        return outcome
+
+    gateway = SimpleNamespace(list_balance_transactions=list_balance_transactions)
+    return replace(bench.around, gateway=cast("Any", gateway))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("outcome", [Unauthorized(403, "no right", None), Refused({}, 400, None)])
+async def test_a_key_that_may_not_read_the_balance_is_no_refused_key(bench: Bench, outcome: Outcome) -> None:
+    """All else goes on: nobody is to be alarmed as if Stripe took no calls of ours."""
+    with structlog.testing.capture_logs() as log:
+        assert await BALANCE.run(around_a_stripe_that_says(bench, outcome)) is False
+    assert [line["event"] for line in log] == ["balance.refused"]
+
+
+@pytest.mark.anyio
+async def test_a_key_that_stripe_does_not_know_alarms_from_here_as_well(bench: Bench) -> None:
+    with pytest.raises(StripeAway) as raised:
+        await BALANCE.run(around_a_stripe_that_says(bench, Unauthorized(401, "no", None)))
+    assert raised.value.is_key_refused

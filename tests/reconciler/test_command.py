@@ -56,6 +56,13 @@ def test_stripe_that_does_not_answer_is_said_in_words(world: World) -> None:
     assert "nothing is lost by that" in finished.stdout
 
 
+def test_a_key_that_may_not_read_the_balance_is_no_reason_to_stop(world: World) -> None:
+    match = {"path": "/v1/balance_transactions", "method": "GET"}
+    world.sandbox.steer("POST", "faults", fault="status", status=403, match=match, times=None)
+    finished = reconcile(world)
+    assert (finished.returncode, "balance.refused" in finished.stderr) == (0, True)
+
+
 def test_a_table_that_somebody_locks_is_not_taken_for_a_server_that_is_down(world: World) -> None:
     with world.database.connect(autocommit=False) as conn:
         conn.execute("lock table payments.watches in access exclusive mode")

@@ -44,6 +44,7 @@ def job(run: Any, every_s: float = 0.01, *, takes_turns: bool = False) -> Job:
         (RateLimited("rate_limit", "req_1"), 5, False),
         (RateLimited("rate_limit", "req_1", 40.0), 40, False),
         (Unauthorized(401, "no", "req_1"), 60, True),
+        (Unauthorized(403, "no", "req_1"), 60, True),
         (Answered({"object": "list", "data": "what"}, 200, "req_1"), 2, False),
     ],
 )
