@@ -15,7 +15,7 @@ import structlog
 
 from payments.database.connections import transaction
 from payments.database.queries import load_queries
-from payments.reconciler.asking import each_page
+from payments.reconciler.asking import StripeAway, each_page
 from payments.reconciler.calls import Case, Evidence, find_cases, has_doubtful, look_into, settle
 from payments.reconciler.jobs import Job, Surroundings, move_progress, read_progress
 from payments.reconciler.verdicts import Doubled, Found, Question, decide_by_list, decide_question, names
@@ -117,19 +117,33 @@ async def _conclude(
     matches: dict[str, list[dict[str, Any]]],
     reached: datetime,
 ) -> None:
-    """What was found is settled at once; what was not, only by the one who brings the sweep to its end."""
+    """What was found is settled at once; what was not, only by the one who brings the sweep to its end.
+
+    Raises StripeAway once that is done: a PaymentIntent that Stripe does not show holds up no other call. Its own waits
+    for the next sweep, since this one did find it, and `move_sweep` passes it by.
+    """
+    away = None
     for payment_id, intents in matches.items():
-        await _settle_found(around, by_payment[payment_id], intents)
+        try:
+            await _settle_found(around, by_payment[payment_id], intents)
+        except StripeAway as error:
+            away = away or error
+    unseen = [case for payment_id, case in by_payment.items() if payment_id not in matches]
+    await _conclude_unseen(around, going, unseen, reached)
+    if away is not None:
+        raise away
+
+
+async def _conclude_unseen(around: Surroundings, going: Sweep, cases: list[Case], reached: datetime) -> None:
     async with transaction(around.pool) as conn:
         is_ours = await move_progress(conn, POSITION, going.position, reached)
         if is_ours:
-            unseen = _ids(case for payment_id, case in by_payment.items() if payment_id not in matches)
-            values = {"call_ids": unseen, "before": going.position, "position": reached}
+            values = {"call_ids": _ids(cases), "before": going.position, "position": reached}
             await conn.execute(_QUERIES["move_sweep"], values)
     if not is_ours or reached > going.bottom:
         return
-    for payment_id, case in by_payment.items():
-        if payment_id not in matches and going.proves(case):
+    for case in cases:
+        if going.proves(case):
             await settle(around, case, Evidence(decide_by_list(case.doubtful, []), None, 0))
 
 

@@ -9,9 +9,11 @@ import pytest
 from payments.domain.states import PaymentStatus
 from payments.reconciler import calls
 from payments.reconciler import sweep as sweeping
+from payments.reconciler.asking import StripeAway
 from payments.reconciler.calls import Case
 from payments.reconciler.sweep import SKEW_MAX, Sweep, sweep
 from payments.reconciler.verdicts import Doubtful, Operation
+from payments.stripe_gateway.outcomes import Outcome, Unknown
 from tests.database.rows import insert_payment
 from tests.reconciler.bench import Bench
 
@@ -98,6 +100,33 @@ async def test_who_joins_halfway_is_not_judged_with_the_others(
     bench.stripe.add(below, joined)
     assert await sweep(bench.around) is True  # past it
     bench.doubtful(joined)
+    while await sweep(bench.around) or bench.calls()[1][0] == "to_reconcile":
+        pass
+    assert bench.calls() == [("answered", "absent"), ("answered", "settled")]
+    assert bench.commands() == [(str(absent),)]
+
+
+@pytest.mark.parametrize("pages_max", [50, 2], ids=["in one part", "part by part"])
+async def test_a_payment_intent_that_stripe_does_not_show_holds_up_no_other_call(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, pages_max: int
+) -> None:
+    """Its own call stays in doubt, for a later sweep: it was met, so nothing proves that it never was."""
+    monkeypatch.setattr(sweeping, "PAGES_MAX", pages_max)
+    absent, made = bench.doubtful(), bench.doubtful()
+    for number in range(3):
+        bench.stripe.add(number)
+    bench.stripe.add(3, made)
+
+    async def answer_nothing(_: str) -> Outcome:
+        return Unknown("timeout")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.stripe, "retrieve_payment_intent", answer_nothing)
+        with pytest.raises(StripeAway, match="timeout"):
+            await sweep(bench.around)
+        while bench.calls()[0][0] == "to_reconcile":
+            await sweep(bench.around)
+    assert bench.calls() == [("answered", "absent"), ("to_reconcile", None)]
     while await sweep(bench.around) or bench.calls()[1][0] == "to_reconcile":
         pass
     assert bench.calls() == [("answered", "absent"), ("answered", "settled")]
