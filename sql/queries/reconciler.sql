@@ -113,8 +113,8 @@ select from payments.stripe_requests where state = 'to_reconcile' limit 1;
 
 -- name: find_doubtful
 -- Calls whose key is of no use any more, some time after the last attempt, and what our books say of their subjects. Under a
--- young key Stripe has kept an error, which is all that an attempt still on its way can get. Under an old one such an attempt
--- may take effect: until its lease and its time limit have both run out.
+-- young key Stripe has kept its 500, which is all that an attempt still on its way can get. Under an old one, or where it said
+-- something else, such an attempt may take effect: until its lease and its time limit have both run out.
 -- A restored backup may have lost attempts; none was made before its payment was.
 -- First those to be swept for, or (not `swept`) those to be asked for: neither kind may hide the other behind its first rows.
 select
@@ -126,7 +126,7 @@ left join payments.refunds f on f.refund_id = c.subject_id and c.operation = 'cr
 cross join lateral (
   select coalesce(c.last_attempt_at, c.created_at)
     + make_interval(secs => %(quiet_s)s::float8 + case
-      when c.first_attempt_at > clock_timestamp() - make_interval(secs => %(key_s)s::float8) then 0
+      when c.http_status >= 500 and c.first_attempt_at > clock_timestamp() - make_interval(secs => %(key_s)s::float8) then 0
       else %(attempt_s)s::float8
     end)
 ) q (quiet_at)

@@ -67,24 +67,30 @@ async def test_a_call_parked_once_more_after_a_retry_has_an_unsettled_letter_aga
 
 
 async def test_nothing_is_proved_while_the_last_attempt_may_still_be_at_work(bench: Bench) -> None:
-    """Under an old key an attempt that is still on its way may refund: its lease and its time limit must be over."""
+    """Unless Stripe has kept an error under the key, and still has it, an attempt on its way may refund.
+
+    Its lease and its time limit must be over.
+    """
     refund_id = bench.doubtful_refund()
     settings = bench.around.settings
     at_work_s = settings.lease_s + settings.stripe_timeout_s
 
-    def last_attempt(first: str, seconds_ago: float) -> None:
+    def last_attempt(first: str, seconds_ago: float, http_status: int | None = 500) -> None:
         bench.conn.execute(
             "update payments.stripe_requests set first_attempt_at = now() - %s::interval,"
-            " last_attempt_at = now() - make_interval(secs => %s)",
-            (first, seconds_ago),
+            " last_attempt_at = now() - make_interval(secs => %s), http_status = %s",
+            (first, seconds_ago, http_status),
         )
 
-    for first, seconds_ago in (
-        ("1 h", settings.reconcile_after_s - 5),
-        ("25 h", settings.reconcile_after_s + 5),
-        ("25 h", settings.reconcile_after_s + at_work_s - 5),
+    for first, seconds_ago, http_status in (
+        ("1 h", settings.reconcile_after_s - 5, 500),
+        ("25 h", settings.reconcile_after_s + 5, 500),
+        ("25 h", settings.reconcile_after_s + at_work_s - 5, 500),
+        # What was parked: Stripe keeps neither a refusal nor silence under a key.
+        ("1 h", settings.reconcile_after_s + at_work_s - 5, 400),
+        ("1 h", settings.reconcile_after_s + at_work_s - 5, None),
     ):
-        last_attempt(first, seconds_ago)
+        last_attempt(first, seconds_ago, http_status)
         await calls.reconcile_calls(bench.around)
         assert bench.calls() == [("to_reconcile", None)]
         assert bench.refund_commands() == []
