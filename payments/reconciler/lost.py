@@ -1,6 +1,7 @@
 """Wishes that stand, but that nobody works on: no event to dispatch, no message, no call, no inbox row, no dead letter.
 
-This should never be. A queue that was emptied by hand, or restored from a backup, is how it comes about.
+This should never be. A queue that was emptied by hand, or restored from a backup, is how it comes about. But for one:
+the void of a payment whose charge was parked, and given up by an operator.
 """
 
 from typing import Any
@@ -38,10 +39,22 @@ async def send_lost_commands(around: Surroundings) -> bool:
     is_full = False
     for operation in Operation:
         is_full |= await _send(around, operation)
+    await _unpark_voids(around)
     async with statements(around.pool) as conn:
         values = {"after_s": LOST_AFTER_S, "rows_max": LOOKED_AT_MAX}
         await conn.execute(_QUERIES["watch_unwatched"], values)
     return is_full
+
+
+async def _unpark_voids(around: Surroundings) -> None:
+    """A void whose charge was given up by an operator: no command would help, for the call may have made something."""
+    async with transaction(around.pool) as conn:
+        await guard_plans(conn)
+        values = {"after_s": LOST_AFTER_S, "rows_max": LOOKED_AT_MAX}
+        rows: list[Any] = await (await conn.execute(_QUERIES["unpark_voids"], values)).fetchall()
+    if rows:
+        around.found["parked calls to look for"] += len(rows)
+        log.info("calls.unparked", payment_ids=[str(payment_id) for (payment_id,) in rows])
 
 
 async def _send(around: Surroundings, operation: Operation) -> bool:

@@ -337,6 +337,24 @@ select c.payment_id, c.refund_id from candidates c
 where not exists (select from pgmq.q_refund_requested q where q.message ->> 'refundId' = c.refund_id::text)
 limit %(rows_max)s;
 
+-- name: unpark_voids
+-- Leaves to the sweep what the parked call of a payment to be voided has made, once no operator has the call in hand: to his
+-- letter, were it open, belongs what follows. First the payments are locked, then their calls; who is locked already comes later.
+with given_up as materialized (
+  select c.call_id
+  from payments.payments p
+  join payments.stripe_requests c
+    on c.subject_id = p.payment_id and c.operation = 'create_payment_intent' and c.state = 'parked'
+  where p.status = 'VOIDING' and p.processor_payment_intent is null
+    and p.updated_at < clock_timestamp() - make_interval(secs => %(after_s)s::float8)
+    and not exists (select from payments.dead_letters d where d.payment_id = p.payment_id and d.resolved_at is null)
+  order by p.payment_id limit %(rows_max)s
+  for update of p, c skip locked
+)
+update payments.stripe_requests c set state = 'to_reconcile', swept_to = null
+from given_up g where c.call_id = g.call_id
+returning c.payment_id;
+
 -- name: watch_unwatched
 -- Payments whose PaymentIntent we know, and whose answer went by without moving them.
 insert into payments.watches (payment_id, next_look_at)

@@ -6,7 +6,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from payments.reconciler import lost
 from payments.reconciler import sweep as sweeping
+from tests.commands.test_operator_commands import payments
 from tests.conftest import wait_until
 from tests.worker.world import World
 
@@ -143,6 +145,25 @@ def test_two_payment_intents_for_one_payment_are_left_to_an_operator(world: Worl
     assert letter_payment == payment_id
     assert "two for one wish" in error
     assert payload == {"paymentId": str(payment_id)}
+
+
+@pytest.mark.parametrize("executed", [True, False], ids=["executed", "not executed"])
+def test_void_of_a_payment_whose_parked_call_was_discarded_is_carried_out(
+    world: World, monkeypatch: pytest.MonkeyPatch, *, executed: bool
+) -> None:
+    """The operator does nothing for the charge; what it may have made is looked for all the same."""
+    monkeypatch.setattr(lost, "LOST_AFTER_S", 0.0)
+    monkeypatch.setattr(lost, "EVERY_S", 0.2)
+    payment_id = world.request(capture_method="manual")
+    world.sandbox.fault("status", payment_id, status=400, executed=executed)
+    world.start_worker(**QUICK)
+    (number,) = wait_until(lambda: world.rows("select dead_letter_id from payments.dead_letters"))[0]
+    discard = ("dead-letters", "discard", str(number), "--reason", "the cart is gone")
+    assert payments(*discard, DATABASE_URL=world.database.admin_dsn()).returncode == 0
+    world.execute("update payments.payments set status = 'VOIDING'")
+    wait_until(world.settled(payment_id, "VOIDED"))
+    assert [intent["status"] for intent in world.sandbox.intents(payment_id)] == ["canceled"] * executed
+    assert generations(world, payment_id) == [(1, "answered", "settled" if executed else "absent")]
 
 
 def hold(world: World) -> tuple[UUID, str]:

@@ -263,6 +263,52 @@ async def test_void_of_a_payment_whose_request_was_discarded_is_carried_out(tabl
     assert await table.run() == {"lost commands sent again": 1}
 
 
+@pytest.mark.parametrize(
+    ("status", "intent", "letter", "is_looked_for"),
+    [
+        ("VOIDING", None, "discarded: x", True),
+        ("VOIDING", None, "none", True),
+        ("VOIDING", None, "open", False),
+        ("VOIDING", "pi_1", "discarded: x", False),
+        ("REQUESTED", None, "discarded: x", False),
+    ],
+)
+async def test_parked_call_of_a_void_is_left_to_the_sweep_once_no_operator_has_it(
+    table: Table, status: str, intent: str | None, letter: str, *, is_looked_for: bool
+) -> None:
+    """While the letter is open, what is done about the call is the operator's."""
+    payment_id = table.payment(status, processor_payment_intent=intent)
+    table.call(payment_id, payment_id, "create_payment_intent", "parked")
+    table.conn.execute("update payments.stripe_requests set attempts = 1, swept_to = now()")
+    table.dispatch_and_lose()
+    if letter != "none":
+        table.conn.execute(
+            "insert into payments.dead_letters (origin, message_id, payment_id, payload, attempts, error)"
+            " values ('queue:payment_requested', 'x', %s, '{}', 5, 'x')",
+            (payment_id,),
+        )
+    if letter.startswith("discarded"):
+        table.conn.execute("update payments.dead_letters set resolved_at = now(), resolution = %s", (letter,))
+    found = await table.run()
+    assert found.get("parked calls to look for", 0) == is_looked_for
+    calls = "select state, swept_to is null from payments.stripe_requests where operation = 'create_payment_intent'"
+    assert table.conn.execute(calls).fetchall() == [("to_reconcile", True) if is_looked_for else ("parked", False)]
+    assert table.messages("payment_requested") == []
+
+
+async def test_parked_call_of_a_void_that_somebody_keeps_locked_has_its_turn_later(table: Table) -> None:
+    locked, other = table.payment("VOIDING"), table.payment("VOIDING")
+    for payment_id in (locked, other):
+        table.call(payment_id, payment_id, "create_payment_intent", "parked")
+    table.dispatch_and_lose()
+    with table.database.connect(autocommit=False) as somebody:
+        somebody.execute("select from payments.payments where payment_id = %s for update", (locked,))
+        assert await table.run() == {"parked calls to look for": 1}
+    parked = "select payment_id from payments.stripe_requests where state = 'parked'"
+    assert table.conn.execute(parked).fetchall() == [(locked,)]
+    assert await table.run() == {"parked calls to look for": 1}
+
+
 @pytest.mark.parametrize("outcome", ["absent", "superseded"])
 async def test_lost_wish_whose_key_was_given_up_is_sent_again(table: Table, outcome: str) -> None:
     """A command follows on either; while that is lost as well, nobody has the wish."""
