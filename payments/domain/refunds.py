@@ -114,6 +114,8 @@ def decide_refund(
 def _decide_refused(refund: Refund | None, signal: RefundRefused) -> RefundDecision:
     error = signal.error
     why = f"Stripe refused the refund ({signal.http_status} {error.code or error.type})"
+    if signal.http_status is None:
+        why = "an operator gave the refund up, and Stripe has not made it"
     if refund is None:
         return Ignore(f"{why}, which nobody here knows")
     if refund.status is not _R.REQUESTED:

@@ -71,6 +71,8 @@ async def _event(
             )
         case Operation.REFUND:
             refund: Any = await (await conn.execute(_QUERIES["find_refund"], {"refund_id": subject_id})).fetchone()
+            if refund is None:
+                return None
             return RefundRequested(
                 payment_id=payment_id,
                 refund_id=subject_id,

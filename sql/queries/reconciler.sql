@@ -92,8 +92,14 @@ from payments.payments where payment_id = %(payment_id)s::uuid
 for update;
 
 -- name: find_refund
--- What a refund's command says.
-select amount, currency, reason, created_at from payments.refunds where refund_id = %(refund_id)s::uuid;
+-- What a refund's command says; nothing of one that an operator has given up.
+select f.amount, f.currency, f.reason, f.created_at from payments.refunds f
+where f.refund_id = %(refund_id)s::uuid
+  and not exists (
+    select from payments.dead_letters d
+    where d.payment_id = f.payment_id and d.origin = 'queue:refund_requested' and starts_with(d.resolution, 'discarded:')
+      and d.payload ->> 'refundId' = f.refund_id::text
+  );
 
 -- name: void_orphan
 -- A hold that no order has claimed, if that is still so.
@@ -354,6 +360,48 @@ with given_up as materialized (
 update payments.stripe_requests c set state = 'to_reconcile', swept_to = null
 from given_up g where c.call_id = g.call_id
 returning c.payment_id;
+
+-- name: unpark_refunds
+-- Likewise the call of a refund whose command an operator has discarded: whether Stripe has made it decides how it ends.
+with given_up as materialized (
+  select c.call_id
+  from payments.refunds f
+  join payments.payments p on p.payment_id = f.payment_id
+  join payments.stripe_requests c
+    on c.subject_id = f.refund_id and c.operation = 'create_refund' and c.state not in ('answered', 'to_reconcile')
+  where f.status = 'REQUESTED' and f.updated_at < clock_timestamp() - make_interval(secs => %(after_s)s::float8)
+    and exists (
+      select from payments.dead_letters d
+      where d.payment_id = f.payment_id and d.origin = 'queue:refund_requested' and starts_with(d.resolution, 'discarded:')
+        and d.payload ->> 'refundId' = f.refund_id::text
+    )
+    and not exists (select from payments.dead_letters d where d.payment_id = f.payment_id and d.resolved_at is null)
+    and not exists (select from pgmq.q_refund_requested q where q.message ->> 'refundId' = f.refund_id::text)
+  order by f.refund_id limit %(rows_max)s
+  for update of p, c skip locked
+)
+update payments.stripe_requests c set state = 'to_reconcile', swept_to = null
+from given_up g where c.call_id = g.call_id
+returning c.payment_id;
+
+-- name: given_up_refunds
+-- Refunds whose command an operator has discarded, and that Stripe has not made: no call of theirs was made, or all were proved
+-- absent.
+select distinct on (f.refund_id) f.payment_id, f.refund_id, d.dead_letter_id
+from payments.refunds f
+join payments.dead_letters d
+  on d.payment_id = f.payment_id and d.origin = 'queue:refund_requested' and starts_with(d.resolution, 'discarded:')
+  and d.payload ->> 'refundId' = f.refund_id::text
+where f.status = 'REQUESTED' and f.updated_at < clock_timestamp() - make_interval(secs => %(after_s)s::float8)
+  and not exists (select from payments.dead_letters o where o.payment_id = f.payment_id and o.resolved_at is null)
+  and not exists (
+    select from payments.stripe_requests c
+    where c.subject_id = f.refund_id and c.operation = 'create_refund'
+      and (c.state <> 'answered' or c.outcome not in ('absent', 'withdrawn'))
+  )
+  and not exists (select from payments.inbox i where i.payment_id = f.payment_id and i.processed_at is null)
+  and not exists (select from pgmq.q_refund_requested q where q.message ->> 'refundId' = f.refund_id::text)
+order by f.refund_id, d.dead_letter_id desc limit %(rows_max)s;
 
 -- name: watch_unwatched
 -- Payments whose PaymentIntent we know, and whose answer went by without moving them.

@@ -134,6 +134,15 @@ def test_refusal_fails_what_is_only_requested() -> None:
     assert isinstance(decide(payment(), None, no()), Ignore)
 
 
+def test_refund_that_an_operator_gave_up_fails_if_it_was_never_made() -> None:
+    given_up = read_answer({"operation": "create_refund", "subjectId": str(REFUND), "outcome": "discarded"})
+    assert isinstance(given_up, RefundRefused)
+    change = changed(payment(), ours(), given_up)
+    assert (change.after.status, change.after.failure_reason) == (_R.FAILED, "discarded")
+    assert "operator" in change.why
+    assert isinstance(decide(payment(), ours(_R.PENDING), given_up), Ignore)
+
+
 def test_refund_that_exists_though_a_later_call_was_refused_is_written_down() -> None:
     named: dict[str, Any] = {"metadata": {"refundId": str(REFUND)}}
     refusal = ours(_R.FAILED, processor_reference=None)

@@ -241,7 +241,7 @@ async def test_wish_that_an_operator_has_discarded_is_not_sent_again_nor_called_
     found = table.conn.execute("select kind, subject_id::text from payments.imbalances where kind like '%%unowned'")
     assert found.fetchall() == [("refund_unowned", left)]
     # A void is wished for until it is done: nothing would be gained by a hold that lapses a week later.
-    assert await table.run() == {"lost commands sent again": 2}
+    assert await table.run() == {"lost commands sent again": 2, "refunds given up": 1}
     ((cancel, _),) = table.messages("void_requested")
     assert cancel["paymentId"] == str(voiding)
     ((refund, _),) = table.messages("refund_requested")
@@ -249,6 +249,49 @@ async def test_wish_that_an_operator_has_discarded_is_not_sent_again_nor_called_
     assert {requested, capturing, voiding} == {
         row[0] for row in table.conn.execute("select payment_id from payments.dead_letters") if row[0] != paid
     }
+
+
+@pytest.mark.parametrize(
+    ("state", "outcome", "found"),
+    [
+        ("parked", None, "parked calls to look for"),
+        ("in_doubt", None, "parked calls to look for"),
+        ("to_reconcile", None, None),
+        ("answered", "answered", None),
+        ("answered", "settled", None),
+        ("answered", "absent", "refunds given up"),
+        ("answered", "withdrawn", "refunds given up"),
+    ],
+)
+@pytest.mark.parametrize("why_not", [None, "another letter is open", "queued", "young"])
+async def test_refund_that_was_given_up_ends_once_it_is_certain_that_stripe_has_not_made_it(
+    table: Table, state: str, outcome: str | None, found: str | None, why_not: str | None
+) -> None:
+    payment_id = table.payment("SUCCEEDED", amount_authorized=1000, amount_captured=1000, processor_payment_intent="pi")
+    refund_id = uuid4()
+    table.conn.execute(
+        "insert into payments.refunds (refund_id, payment_id, amount, currency, updated_at)"
+        " values (%s, %s, 300, 'EUR', case when %s then now() else '-infinity' end)",
+        (refund_id, payment_id, why_not == "young"),
+    )
+    table.call(payment_id, refund_id, "create_refund", state, outcome)
+    table.dispatch_and_lose()
+    message = json.dumps({"paymentId": str(payment_id), "refundId": str(refund_id)})
+    table.conn.execute(
+        "insert into payments.dead_letters"
+        " (origin, message_id, payment_id, payload, attempts, error, resolved_at, resolution)"
+        " values ('queue:refund_requested', 'x', %s, %s::jsonb, 5, 'x', now(), 'discarded: x')",
+        (payment_id, message),
+    )
+    if why_not == "another letter is open":
+        table.conn.execute(
+            "insert into payments.dead_letters (origin, message_id, payment_id, payload, attempts, error)"
+            " values ('queue:x', 'y', %s, '{}', 1, 'x')",
+            (payment_id,),
+        )
+    if why_not == "queued":
+        table.conn.execute("select pgmq.send('refund_requested', %s::jsonb)", (message,))
+    assert await table.run() == ({found: 1} if found is not None and why_not is None else {})
 
 
 async def test_void_of_a_payment_whose_request_was_discarded_is_carried_out(table: Table) -> None:
