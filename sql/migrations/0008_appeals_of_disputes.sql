@@ -259,6 +259,8 @@ where b.about = 'dispute' and p.status <> 'CONFLICTED' and coalesce(d.updated_at
     end
   );
 
+-- The new check allows more than the old, and disputes are few: to read them all takes no time.
+-- squawk-ignore ban-drop-constraint, constraint-missing-not-valid
 alter table payments.disputes
 drop constraint disputes_status_check,
 add constraint disputes_status_check check (status in (
