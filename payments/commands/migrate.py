@@ -29,8 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--since",
         type=_moment,
         metavar="TIME",
-        help="with --rebase: when the backup was taken (2026-01-31T12:00:00Z); needed after a physical restore, "
-        "otherwise the newest time in the database counts",
+        help="with --rebase: when the backup was taken (2026-01-31T12:00:00Z); needed for a dump restored on its own "
+        "server, and after a physical restore; otherwise the newest time in the database counts",
     )
 
 
@@ -66,7 +66,10 @@ def _tell(rebased: Rebased) -> None:
         print(f"outbox rows that got a transaction id of this cluster: {rebased.restamped}")
     if rebased.unlisted_since is None:
         print("nothing to rebase: the database is at home in this cluster")
-        print("after a physical restore to an earlier time, say to which: payments migrate --rebase --since TIME")
+        print(
+            "a dump restored on this very server, or a physical restore to an earlier time: "
+            "payments migrate --rebase --since TIME"
+        )
         return
     print(f"Stripe is looked at from {rebased.unlisted_since.isoformat(timespec='seconds')} on")
     print(

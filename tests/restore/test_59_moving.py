@@ -1,14 +1,14 @@
 """Scenario 59: a dump is restored into another cluster; the relay neither loses nor repeats."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from payments.database import rebase as rebasing
-from payments.database.migrate import is_home
-from payments.database.rebase import Rebased, rebase
+from payments.database.rebase import Rebased, is_home, rebase
 from payments.errors import ClusterMoved, RebaseRefused
 from tests.conftest import wait_until
 from tests.development.databases import Database, TestServer
@@ -258,3 +258,20 @@ def test_59_database_at_home_is_left_alone(database: Database) -> None:
     with database.connect() as conn:
         assert conn.execute("select rebased_at, stripe_unlisted_since from payments.cluster").fetchone() == (None, None)
         assert drain(conn, AHEAD) == 1
+
+
+def test_59_dump_on_its_own_server_is_no_other_cluster_and_its_time_has_to_be_said(
+    postgres_server: TestServer, tmp_path: Path
+) -> None:
+    """Nothing looks different, though Stripe has gone on since."""
+    with postgres_server.fresh_database() as database:
+        backup = dump(database, tmp_path)
+    with restored(backup, postgres_server) as database:
+        told = payments(database, "migrate", "--rebase")
+        assert told.returncode == 0, told.stderr
+        assert "a dump restored on this very server, or a physical restore to an earlier time: payments" in told.stdout
+        taken_at = datetime.now(UTC)
+        assert payments(database, "migrate", "--rebase", "--since", taken_at.isoformat()).returncode == 0
+        with database.connect() as conn:
+            row = conn.execute("select stripe_unlisted_since from payments.cluster").fetchone()
+    assert row == (taken_at - rebasing.MARGIN,)
