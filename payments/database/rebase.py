@@ -19,6 +19,8 @@ from payments.errors import RebaseRefused
 # Before the newest time that is stored, or the one that was named: clocks differ, transactions take their time, and
 # what Stripe did a moment earlier may not have been told any more.
 MARGIN = timedelta(minutes=10)
+# A database has lost nothing from before it was made. Whoever knows the day only names its beginning, in some zone.
+BEFORE_ALL = timedelta(days=1)
 # Who writes for longer is at work, and has to be stopped.
 LOCK_TIMEOUT = "5s"
 
@@ -54,7 +56,8 @@ def rebase(admin_dsn: str, since: datetime | None) -> Rebased:
     """Settles dispatch where the database has moved; notes since when Stripe is to be listed, and commits.
 
     `since`: when the backup was taken; without it the newest time that is stored counts, and a database that is at home
-    is left alone. Safe to repeat. Raises RebaseRefused, and what operator_connection raises.
+    is left alone. Safe to repeat. Raises RebaseRefused (also for a time before the database was made), and what
+    operator_connection raises.
     """
     with operator_connection(admin_dsn) as conn:
         conn.execute(_QUERIES["be_patient"], {"lock_timeout": LOCK_TIMEOUT})
@@ -73,9 +76,9 @@ def rebase(admin_dsn: str, since: datetime | None) -> Rebased:
 def _rebase(conn: psycopg.Connection[Any], since: datetime | None) -> Rebased:
     row = conn.execute(_QUERIES["look"]).fetchone()
     assert row is not None, "every migrated database has its row"
-    is_home, now, unlisted_since, newest = row
-    if since is not None and since > now:
-        raise RebaseRefused(f"{since.isoformat()} lies in the future.", advice="Say when the backup was taken.")
+    is_home, now, unlisted_since, newest, oldest = row
+    if since is not None:
+        _refuse_mistyped(since, oldest, now)
     if is_home and since is None:
         return Rebased(has_moved=False, sent={}, restamped=0, unlisted_since=None)
     sent, restamped = ({}, 0) if is_home else _settle(conn)
@@ -85,6 +88,17 @@ def _rebase(conn: psycopg.Connection[Any], since: datetime | None) -> Rebased:
     conn.execute(_QUERIES["forget_listing"])
     conn.execute(_QUERIES["begin_audit"])
     return Rebased(has_moved=not is_home, sent=sent, restamped=restamped, unlisted_since=unlisted_since)
+
+
+def _refuse_mistyped(since: datetime, oldest: datetime, now: datetime) -> None:
+    """A time that is too early could not be taken back: it may be an earlier restore's, so the earlier one counts."""
+    if since > now:
+        raise RebaseRefused(f"{since.isoformat()} lies in the future.", advice="Say when the backup was taken.")
+    if since < oldest - BEFORE_ALL:
+        raise RebaseRefused(
+            f"{since.isoformat()} lies before all that this database can have lost.",
+            advice=f"Mind the year and the month; the database was made at {oldest.isoformat(timespec='seconds')}.",
+        )
 
 
 def _settle(conn: psycopg.Connection[Any]) -> tuple[dict[str, int], int]:

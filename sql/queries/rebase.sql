@@ -8,7 +8,8 @@ lock table payments.outbox, payments.relay_batches, payments.cluster in exclusiv
 
 -- name: look
 -- Whether this is the cluster the database was made in, the time, and how far Stripe is known. The newest times that are stored
--- say when the backup was taken, at the earliest; of its events the reconciler may not have seen the latest.
+-- say when the backup was taken, at the earliest; of its events the reconciler may not have seen the latest. A restore brings back
+-- when the database was made; where only rows were brought into a new one, the first line of history is older than that.
 select
   c.system_identifier = (select system_identifier::text from pg_control_system()) as is_home,
   clock_timestamp() as now,
@@ -22,7 +23,8 @@ select
     ),
     (select position from payments.reconciler_progress where job = 'events'),
     clock_timestamp()
-  ) as newest
+  ) as newest,
+  least(c.recorded_at, (select at from payments.payment_history order by history_id limit 1)) as oldest
 from payments.cluster c;
 
 -- name: lanes

@@ -17,7 +17,7 @@ from payments.errors import RebaseRefused
 from payments.reconciler import listing
 from payments.reconciler.jobs import Surroundings
 from payments.settings import Settings
-from tests.commands.test_operator_commands import payments
+from tests.commands.test_operator_commands import assert_said_in_words, payments
 from tests.conftest import wait_until
 from tests.database.rows import insert_payment
 from tests.development.databases import Database
@@ -224,6 +224,29 @@ def test_59_events_that_the_backup_had_not_seen_yet_are_looked_for_as_well(datab
 def test_59_backup_of_the_future_is_refused(database: Database) -> None:
     with pytest.raises(RebaseRefused):
         rebase(database.admin_dsn(), datetime.now(UTC) + timedelta(minutes=1))
+
+
+@pytest.mark.parametrize("mistyped", ["2016-11-03T09:00:00Z", "1026-11-03T09:00:00Z", "0001-01-01T00:05:00Z"])
+def test_59_backup_from_before_the_database_is_refused(database: Database, mistyped: str) -> None:
+    """The earlier time counts, so it could not be taken back, and Stripe would be listed for hours."""
+    finished = payments("migrate", "--rebase", "--since", mistyped, DATABASE_URL=database.admin_dsn())
+    assert_said_in_words(finished, RebaseRefused.exit_code, "Mind the year and the month")
+    with database.connect() as conn:
+        assert conn.execute("select stripe_unlisted_since from payments.cluster").fetchall() == [(None,)]
+
+
+def test_59_rows_that_are_older_than_the_database_they_were_brought_into_count(database: Database) -> None:
+    taken_at = datetime.now(UTC) - timedelta(days=300)
+    with database.connect() as conn:
+        payment_id = insert_payment(conn)
+        with pytest.raises(RebaseRefused):
+            rebase(database.admin_dsn(), taken_at)
+        conn.execute(
+            "insert into payments.payment_history (payment_id, at, signal, source, to_status, decision, why)"
+            " values (%s, %s, 'requested', 'api', 'REQUESTED', 'applied', 'x')",
+            (payment_id, taken_at),
+        )
+    assert rebase(database.admin_dsn(), taken_at).unlisted_since == taken_at - MARGIN
 
 
 def test_59_no_role_of_the_api_gets_a_wish_past_the_mark(database: Database) -> None:
