@@ -74,7 +74,8 @@ def judge_standbys(*, named: bool, waited_for: bool, there: bool) -> list[Findin
                 Level.FAULT,
                 "standby",
                 "commits wait for a synchronous standby, and none is there",
-                "Start it. After a promotion, or to go on without one: reset synchronous_standby_names.",
+                "Start it, with an application_name that synchronous_standby_names has. After a promotion, or to go on "
+                "without one: reset that.",
             )
         ]
     return [Finding(Level.OK, "standby", "commits wait for it")]

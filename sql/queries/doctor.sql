@@ -11,11 +11,12 @@ select
 select extract(epoch from clock_timestamp())::float8;
 
 -- name: standbys
--- Whether a standby is named that commits are to wait for; whether they wait for any; and whether any is there.
+-- Whether a standby is named that commits are to wait for; whether they wait for any; and whether such a one is there: another, or one
+-- that still catches up, ends no wait. Whoever may not see which kind it is sees null.
 select
   current_setting('synchronous_standby_names') <> '' as named,
   current_setting('synchronous_commit') not in ('off', 'local') as waited_for,
-  exists (select from pg_stat_replication) as there;
+  exists (select from pg_stat_replication where sync_state is null or sync_state in ('sync', 'quorum')) as there;
 
 -- name: roles
 -- The service's roles that are missing, and those that cannot log in by password or otherwise.

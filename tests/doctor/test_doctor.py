@@ -1,15 +1,19 @@
 """`payments doctor` on healthy and on broken databases."""
 
+import subprocess
 import time
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from payments.doctor import checks
 from payments.doctor.checks import examine
 from payments.doctor.findings import Finding, Level
 from payments.domain.states import PaymentStatus
 from payments.settings import Settings
+from tests.conftest import wait_until
 from tests.database.rows import insert_payment, insert_refund, settle
 from tests.development.databases import Database
 from tests.postgres_faults.missing_standby import missing_standby
@@ -76,6 +80,27 @@ def test_commits_that_wait_in_vain_are_named(database: Database) -> None:
             conn.execute("set synchronous_commit = off")
             conn.execute(f'alter database "{database.name}" set synchronous_commit = local')
         assert faults(database) == ["standby: commits do not wait for the synchronous standby"]
+
+
+def standby_as_seen(database: Database, dsn: str | None = None) -> list[str]:
+    return [one.found for one in findings_of(database, dsn) if one.check == "standby"]
+
+
+def test_commits_that_wait_for_another_standby_than_is_there_are_named(database: Database) -> None:
+    with missing_standby(database), database.connect(replication="true", application_name="somebody"):
+        assert standby_as_seen(database) == ["commits wait for a synchronous standby, and none is there"]
+        readonly = database.dsn("payments_readonly")
+        assert standby_as_seen(database, readonly) == ["commits wait for it"], "it may not see of which kind it is"
+
+
+def test_a_standby_that_commits_wait_for_is_well(database: Database, tmp_path: Path) -> None:
+    dsn = make_conninfo(database.admin_dsn(), application_name="nobody")
+    receive = [database.server.postgres.bin_dir / "pg_receivewal", "--synchronous", "--directory", tmp_path]
+    with missing_standby(database), subprocess.Popen([*receive, "--dbname", dsn]) as standby:
+        try:
+            wait_until(lambda: standby_as_seen(database) == ["commits wait for it"])
+        finally:
+            standby.terminate()
 
 
 def test_an_audit_that_does_not_run_is_named(database: Database) -> None:
