@@ -1,7 +1,7 @@
 """Running the checks against the database, as an administrator or as payments_readonly."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import psycopg
@@ -36,42 +36,48 @@ _CONNECTIONS = load_queries("connections")
 
 
 def examine(dsn: str, settings: Settings) -> list[Finding]:
-    """All findings, faults included; a database that cannot be reached, or read, is a finding too.
+    """All findings, faults included; a database that cannot be reached, or read, is the last of them.
 
     `settings`: the workers', which say how long they let something wait before they look at it.
     """
+    return list(_look(dsn, settings))
+
+
+def _look(dsn: str, settings: Settings) -> Iterator[Finding]:
     try:
         with (
             told_in_words(),
             psycopg.connect(dsn, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S, prepare_threshold=None) as conn,
         ):
-            return _examine(conn, settings)
+            yield from _examine(conn, settings)
     except OperatingError as error:
-        return [Finding(Level.FAULT, "database", error.message, error.advice)]
+        yield Finding(Level.FAULT, "database", error.message, error.advice)
 
 
-def _examine(conn: psycopg.Connection[Any], settings: Settings) -> list[Finding]:
-    findings = _server(conn) + judge_way(pooled=_one(conn, _CONNECTIONS["backend_id"])[0] != conn.info.backend_pid)
-    findings += judge_clock(time.time() - _one(conn, _QUERIES["clock"])[0])
+def _examine(conn: psycopg.Connection[Any], settings: Settings) -> Iterator[Finding]:
+    yield from _server(conn)
+    yield from judge_way(pooled=_one(conn, _CONNECTIONS["backend_id"])[0] != conn.info.backend_pid)
+    yield from judge_clock(time.time() - _one(conn, _QUERIES["clock"])[0])
     named, waited_for, there = _one(conn, _QUERIES["standbys"])
-    findings += judge_standbys(named=named, waited_for=waited_for, there=there)
-    findings += judge_roles(_all(conn, _QUERIES["roles"]))
+    yield from judge_standbys(named=named, waited_for=waited_for, there=there)
+    yield from judge_roles(_all(conn, _QUERIES["roles"]))
     found = _schema(conn)
-    findings.append(found)
+    yield found
     if found.level is not Level.OK:
-        return findings
-    findings.append(judge_restore(*_one(conn, _QUERIES["restore"])))
-    findings += judge_lanes(_all(conn, _QUERIES["behind"])) + judge_inbox(*_one(conn, _QUERIES["inbox"]))
+        return
+    yield judge_restore(*_one(conn, _QUERIES["restore"]))
+    yield from judge_lanes(_all(conn, _QUERIES["behind"]))
+    yield from judge_inbox(*_one(conn, _QUERIES["inbox"]))
     waits = {"reconcile_after_s": settings.reconcile_after_s, "events_backfill_s": settings.events_backfill_s}
-    findings += judge_reconciliation(*_one(conn, _QUERIES["reconciliation"], waits))
-    findings += judge_payments(
+    yield from judge_reconciliation(*_one(conn, _QUERIES["reconciliation"], waits))
+    yield from judge_payments(
         _all(conn, _QUERIES["stuck"]),
         _one(conn, _QUERIES["parked"])[0],
         _one(conn, _QUERIES["dead_letters"])[0],
         _imbalances(conn),
     )
-    findings += judge_audit(_one(conn, _QUERIES["audit"])[0])
-    return findings + judge_oldest_transaction(_one(conn, _QUERIES["oldest_transaction"])[0])
+    yield from judge_audit(_one(conn, _QUERIES["audit"])[0])
+    yield from judge_oldest_transaction(_one(conn, _QUERIES["oldest_transaction"])[0])
 
 
 def _imbalances(conn: psycopg.Connection[Any]) -> list[tuple[Any, ...]]:

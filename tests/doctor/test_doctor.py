@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from uuid import uuid4
 
+import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
@@ -66,10 +67,23 @@ def test_an_unreachable_database_is_a_finding() -> None:
 
 
 def test_a_login_that_may_not_look_is_a_finding(database: Database) -> None:
-    (found,) = findings_of(database, database.dsn("payments_relay"))
+    *before, found = findings_of(database, database.dsn("payments_relay"))
+    assert {one.check for one in before} >= {"server", "roles", "schema"}, "what was found until then counts"
     assert (found.level, found.check) == (Level.FAULT, "database")
     assert "may not do this" in found.found
     assert "administrator" in (found.advice or "")
+
+
+def test_a_connection_that_breaks_takes_no_finding_along(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut(conn: psycopg.Connection) -> None:
+        with database.connect() as other:
+            other.execute("select pg_terminate_backend(%s, 5000)", (conn.info.backend_pid,))
+        conn.execute("select 1")
+
+    monkeypatch.setattr(checks, "_imbalances", cut)
+    *before, found = findings_of(database)
+    assert {one.check for one in before} >= {"server", "roles", "schema", "outbox", "inbox", "reconciler"}
+    assert (found.level, found.check) == (Level.FAULT, "database")
 
 
 def test_commits_that_wait_in_vain_are_named(database: Database) -> None:
