@@ -44,18 +44,25 @@ def api_url(settings: Settings) -> str:
 
 
 def prepare_databases(settings: Settings, postgres: EmbeddedPostgres | None) -> Databases:
-    """Migrate the database, and with an embedded one give each process's role a password of its own."""
-    from payments.database.migrate import migrate, set_role_passwords  # noqa: PLC0415 - `--help` needs no database
+    """Migrate the database, and with an embedded one give each process's role a password of its own.
+
+    Raises what `migrate` and `told_in_words` raise.
+    """
+    # `--help` needs no database
+    from payments.database.migrate import migrate, set_role_passwords  # noqa: PLC0415
+    from payments.database.operator_connection import told_in_words  # noqa: PLC0415
 
     if postgres is None:
         assert settings.listen_dsn is not None
-        migrate(settings.listen_dsn)
+        with told_in_words():
+            migrate(settings.listen_dsn)
         return Databases(settings.listen_dsn, {})
     postgres.ensure_database(DATABASE_NAME)
     admin_dsn = postgres.admin_dsn(DATABASE_NAME)
-    migrate(admin_dsn)
     passwords = {role: secrets.token_urlsafe(24) for role in ROLES}
-    set_role_passwords(admin_dsn, passwords)
+    with told_in_words():
+        migrate(admin_dsn)
+        set_role_passwords(admin_dsn, passwords)
     return Databases(admin_dsn, {role: postgres.dsn(role, word, DATABASE_NAME) for role, word in passwords.items()})
 
 
@@ -136,10 +143,13 @@ def process_environment(
 
 
 def development_key(admin_dsn: str) -> str:
-    """Return a fresh API key with all scopes for the person at the terminal."""
-    from payments.database.api_keys import ensure_development_key  # noqa: PLC0415 - `--help` needs no database
+    """Return a fresh API key with all scopes for the person at the terminal. Raises what `told_in_words` raises."""
+    # `--help` needs no database
+    from payments.database.api_keys import ensure_development_key  # noqa: PLC0415
+    from payments.database.operator_connection import told_in_words  # noqa: PLC0415
 
-    return ensure_development_key(admin_dsn)
+    with told_in_words():
+        return ensure_development_key(admin_dsn)
 
 
 def _kept(path: Path, fresh: str) -> str:
