@@ -44,6 +44,7 @@ settings.load_profile("patient")
 
 def pytest_configure() -> None:
     _use_memory()
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"  # a developer's proxy does not lead here
     # One TLS context for all HTTP clients: no test speaks TLS, and making each takes 40 ms of computing.
     ssl.create_default_context = functools.cache(ssl.create_default_context)  # type: ignore[assignment]
     # As structlog would without a word, but for its tracebacks with every variable: half a second of computing each.

@@ -14,7 +14,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from urllib.error import URLError
-from urllib.request import urlopen
+from urllib.request import ProxyHandler, build_opener
 
 from payments.development.child import Child, Spawn, spawn_command, stop_leftover_children
 from payments.development.dev_env import remove_dev_env, write_dev_env
@@ -45,6 +45,7 @@ SANDBOX_GRACE_S = 2.0
 KILL_MARGIN_S = 2.0  # the processes themselves keep to PAYMENTS_SHUTDOWN_GRACE_S; this is for one that does not
 CALM_TICK_S = 1.0  # a safety net under the wake-ups: even a lost one keeps the promise of a restart in time
 ONE_COPY_ONLY = frozenset({"api"})  # it binds PORT
+_OPENER = build_opener(ProxyHandler({}))  # a proxy of the environment is not for this machine
 
 
 class Supervisor:
@@ -179,7 +180,7 @@ class Supervisor:
             except OSError:
                 return False
         try:
-            with urlopen(f"{api_url(self._settings)}/health/ready", timeout=PROBE_TIMEOUT_S) as answer:  # noqa: S310
+            with _OPENER.open(f"{api_url(self._settings)}/health/ready", timeout=PROBE_TIMEOUT_S) as answer:
                 return bool(answer.status == 200)
         except (URLError, OSError, ValueError):
             return False

@@ -162,6 +162,11 @@ def test_up_gives_each_process_its_own_login_and_the_sandbox(up: Up, eventually:
             assert conn.execute("SELECT session_user::text").fetchone() == (f"payments_{name}",)
 
 
+def test_up_asks_its_own_processes_past_any_proxy(up: Up, eventually: Wait) -> None:
+    up.start(http_proxy="http://127.0.0.1:1", no_proxy="", NO_PROXY="")
+    up.wait_ready(eventually)
+
+
 @pytest.mark.parametrize("name", ["api", "worker", "sandbox", "postgres"])
 def test_up_restarts_a_killed_process_within_a_second(up: Up, eventually: Wait, name: str) -> None:
     up.start()
