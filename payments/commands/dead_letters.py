@@ -60,7 +60,7 @@ def _reason(text: str) -> str:
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Do one of the actions on the database that DATABASE_URL, or a running `payments up`, names."""
-    console = Console()
+    console = Console(markup=False, emoji=False)  # what others have said is no markup
     with operator_connection(admin_dsn(settings)) as conn:
         match args.action:
             case "list":
@@ -98,11 +98,11 @@ def _print_letter(conn: psycopg.Connection, console: Console, number: int) -> in
     names = ("id", "origin", "message", "payment", "died", "attempts", "why", "settled", "resolution")
     for name, value in zip(names, row[:-2], strict=True):
         if value is not None:
-            console.print(f"{name:<11}", mask(str(value)), markup=False, highlight=False)
+            console.print(f"{name:<11}", mask(str(value)), highlight=False)
     for name, value in (("headers", row[-2]), ("payload", row[-1])):
         console.print(f"{name}:")
         text = msgspec.json.format(msgspec.json.encode(value)).decode()
-        console.print("\n".join(mask(line) for line in text.splitlines()), markup=False, highlight=False)
+        console.print("\n".join(mask(line) for line in text.splitlines()), highlight=False)
     return EXIT_OK
 
 

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from payments.demo.books import Books
 from payments.demo.client import REQUEST_TIMEOUT_S, CannotGoOn, Client
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     try:
         outcomes, books = asyncio.run(_drive(args, found, console))
     except CannotGoOn as error:
-        console.print(f"[red]The demo stopped:[/red] {error}", highlight=False)
+        console.print(Text.assemble(("The demo stopped:", "red"), f" {error}"))
         return EXIT_FOUND_TROUBLE
     console.print(table_of_stories(outcomes, books), "", table_of_books(books), "")
     return _verdict(outcomes, books, console)
@@ -84,9 +85,9 @@ async def _drive(args: argparse.Namespace, found: dict[str, str], console: Conso
 def _verdict(outcomes: list[Outcome], books: Books, console: Console) -> int:
     astray = [one for one in outcomes if one.astray is not None]
     for difference in books.differences:
-        console.print(f"  {difference.payment_id}: {difference.what}", highlight=False)
+        console.print(Text(f"  {difference.payment_id}: {difference.what}"))
     for one in astray:
-        console.print(f"  {one.payment.get('paymentId')}: {one.story.name}: {one.astray}", highlight=False)
+        console.print(Text(f"  {one.payment.get('paymentId')}: {one.story.name}: {one.astray}"))
     if books.differences or astray:
         points = f"{len(books.differences)} points; {len(astray)} checkouts went astray."
         console.print(f"[red]Our books and Stripe's DISAGREE on {points}")

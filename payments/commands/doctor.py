@@ -3,6 +3,7 @@
 import argparse
 
 from rich.console import Console
+from rich.text import Text
 
 from payments.development.dev_env import admin_dsn
 from payments.doctor.checks import examine
@@ -29,6 +30,6 @@ def run(_args: argparse.Namespace, settings: Settings) -> int:
 
 
 def _print(console: Console, finding: Finding) -> None:
-    colour = _COLOURS[finding.level]
     advice = f"\n           → {finding.advice}" if finding.advice else ""
-    console.print(f"[{colour}]{finding.level:<8}[/] {finding.check}: {finding.found}{advice}", highlight=False)
+    found = f" {finding.check}: {finding.found}{advice}"
+    console.print(Text.assemble((f"{finding.level:<8}", _COLOURS[finding.level]), found))

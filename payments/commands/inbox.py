@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Do one of the actions on the database that DATABASE_URL, or a running `payments up`, names."""
-    console = Console()
+    console = Console(markup=False, emoji=False)  # what others have said is no markup
     with operator_connection(admin_dsn(settings)) as conn:
         match args.action:
             case "status":
@@ -74,13 +74,13 @@ def _print_rows(conn: psycopg.Connection, console: Console, key: str, *, with_pa
         return EXIT_FOUND_TROUBLE
     names = ("source", "message id", "type", "payment", "received", "processed", "outcome", "attempts", "next", "error")
     for row in rows:
-        console.print(f"[bold]{row[0]}[/bold]")
+        console.print(str(row[0]), style="bold")
         for name, value in zip(names, row[1:-1], strict=True):
             if value is not None:
-                console.print(f"  {name:<11}", mask(str(value)), markup=False, highlight=False)
+                console.print(f"  {name:<11}", mask(str(value)), highlight=False)
         if with_payload:
             text = msgspec.json.format(msgspec.json.encode(row[-1])).decode()
-            console.print("\n".join(mask(line) for line in text.splitlines()), markup=False, highlight=False)
+            console.print("\n".join(mask(line) for line in text.splitlines()), highlight=False)
     return EXIT_OK
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from payments.database.connections import open_pool, transaction
 from payments.database.operator_connection import told_in_words
@@ -53,7 +54,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
             asyncio.run(_reconcile(dsn, settings, found, at_once=not args.due))
     except StripeAway as error:
         _print(console, found)
-        console.print(f"[red]Stopped:[/red] {error.why}; nothing is lost by that. Try again later.", highlight=False)
+        why = f" {error.why}; nothing is lost by that. Try again later."
+        console.print(Text.assemble(("Stopped:", "red"), why))
         return EXIT_FOUND_TROUBLE
     _print(console, found)
     if any(found[kind] for kind in TROUBLE):

@@ -163,6 +163,18 @@ def test_discard_keeps_the_reason(office: Office) -> None:
     assert (code, "unsettled: 0" in listed) == (0, True)
 
 
+def test_what_others_said_is_shown_as_it_is(office: Office) -> None:
+    """Brackets are no markup of ours, and :bug: is no picture."""
+    said = "[card] [/log] :bug:"
+    number = str(office.letter("queue:void_requested", {"note": said}, None))
+    office.conn.execute("update payments.dead_letters set error = %s, origin = %s", (said, "queue:[/x]"))
+    assert office.command("retry", number) == (1, f"{number}: there is no queue [/x] any more; discard the letter\n")
+    assert office.command("show", number)[1].count(said) == 2
+    assert office.command("discard", number, "--reason", said)[0] == 0
+    code, listed = office.command("list", "--all")
+    assert (code, [listed.count(word) for word in said.split()]) == (0, [2, 2, 2]), listed
+
+
 @pytest.mark.parametrize("number", ["-1", "x", "9" * 30, "\u0661"])
 def test_ids_that_are_none_are_wrong_usage(office: Office, number: str) -> None:
     assert office.command("show", number)[0] == 2

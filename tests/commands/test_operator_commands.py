@@ -105,6 +105,28 @@ def test_status_of_the_inbox_masks_secrets(database: Database) -> None:
     assert "51abcdefghijk" not in status
 
 
+def test_inbox_shows_what_others_said_as_it_is(database: Database) -> None:
+    said = "payment_method_data[card] [/tmp/log] :bug:"
+    with database.connect() as admin:
+        admin.execute(
+            "insert into payments.inbox"
+            " (source, message_id, message_type, payload, processed_at, outcome, attempts, last_error)"
+            " values ('stripe-webhook', 'evt_[/1]', '[/x]', jsonb_build_object('note', %(said)s::text), now(), 'dead',"
+            " 8, %(said)s)",
+            {"said": said},
+        )
+        admin.execute(
+            "insert into payments.dead_letters (origin, message_id, payload, attempts, error)"
+            " select 'inbox', inbox_id, '{}', 1, %s from payments.inbox",
+            (said,),
+        )
+    settings = {"DATABASE_URL": database.admin_dsn(), "COLUMNS": "200"}
+    assert said in payments("inbox", "status", **settings).stdout
+    assert payments("inbox", "show", "evt_[/1]", "--payload", **settings).stdout.count(said) == 2
+    nothing = payments("inbox", "show", "[/1]", **settings)
+    assert (nothing.returncode, "has '[/1]' as its id" in nothing.stdout) == (1, True)
+
+
 def test_key_that_was_not_committed_is_not_shown(database: Database) -> None:
     with database.connect() as admin:
         admin.execute(

@@ -52,11 +52,11 @@ def test_demo_stops_in_words_when_nobody_answers(tmp_path: Path, capsys: pytest.
 def test_verdict_names_every_point_of_trouble() -> None:
     told = [Outcome(STORIES[0], {"paymentId": "p1"}, []), Outcome(STORIES[1], {"paymentId": "p2"}, [])]
     assert verdict(told, Books({}, {}, [])) == (0, "Our books and Stripe's agree on all 2 payments.\n")
-    code, text = verdict(told, Books({}, {}, [Difference("p1", "SUCCEEDED: we say 1 charged, Stripe 2")]))
+    code, text = verdict(told, Books({}, {}, [Difference("p1", "SUCCEEDED: we say [card] 1 charged, Stripe 2")]))
     assert code == 1
-    assert "p1: SUCCEEDED: we say 1 charged, Stripe 2" in text
+    assert "p1: SUCCEEDED: we say [card] 1 charged, Stripe 2" in text
     assert "DISAGREE on 1 points" in text
-    told[1].astray = "is FAILED, not SUCCEEDED"
+    told[1].astray = "is FAILED, not SUCCEEDED [/red] :bug:"
     code, text = verdict(told, Books({}, {}, []))
     assert code == 1
-    assert "p2: charged, sent twice: is FAILED, not SUCCEEDED" in text
+    assert "p2: charged, sent twice: is FAILED, not SUCCEEDED [/red] :bug:" in text

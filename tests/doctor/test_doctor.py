@@ -2,6 +2,7 @@
 
 import subprocess
 import time
+from argparse import Namespace
 from pathlib import Path
 from uuid import uuid4
 
@@ -9,6 +10,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from payments.commands import doctor
 from payments.doctor import checks
 from payments.doctor.checks import examine
 from payments.doctor.findings import Finding, Level
@@ -84,6 +86,14 @@ def test_a_connection_that_breaks_takes_no_finding_along(database: Database, mon
     *before, found = findings_of(database)
     assert {one.check for one in before} >= {"server", "roles", "schema", "outbox", "inbox", "reconciler"}
     assert (found.level, found.check) == (Level.FAULT, "database")
+
+
+def test_what_others_said_is_printed_as_it_is(
+    database: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(checks, "_imbalances", lambda _: [("p1", "payment_method_data[card] [/red] :bug:")])
+    doctor.run(Namespace(), Settings.load({"DATABASE_URL": database.admin_dsn()}))
+    assert "balance: p1: payment_method_data[card] [/red] :bug:" in capsys.readouterr().out
 
 
 def test_commits_that_wait_in_vain_are_named(database: Database) -> None:

@@ -1,11 +1,16 @@
 """`payments reconcile`: one pass at once, beside whatever runs, and what it says of it."""
 
 import subprocess
+from argparse import Namespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
+from payments.commands import reconcile as command
 from payments.errors import DatabaseUnsuitable
+from payments.reconciler.asking import StripeAway
+from payments.settings import Settings
 from tests.commands.test_operator_commands import assert_said_in_words, payments
 from tests.conftest import wait_until
 from tests.worker.world import KEY, World
@@ -61,6 +66,16 @@ def test_a_key_that_may_not_read_the_balance_is_no_reason_to_stop(world: World) 
     world.sandbox.steer("POST", "faults", fault="status", status=403, match=match, times=None)
     finished = reconcile(world)
     assert (finished.returncode, "balance.refused" in finished.stderr) == (0, True)
+
+
+def test_what_stripe_said_is_shown_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    away = StripeAway("no payment_method_data[card] [/red]", 1.0)
+    monkeypatch.setattr(command, "_reconcile", AsyncMock(side_effect=away))
+    settings = Settings.load({"DATABASE_URL": "postgresql://127.0.0.1:1/none", "STRIPE_API_KEY": KEY})
+    assert command.run(Namespace(due=False), settings) == 1
+    assert "Stopped: no payment_method_data[card] [/red]; nothing is lost" in capsys.readouterr().out
 
 
 def test_a_table_that_somebody_locks_is_not_taken_for_a_server_that_is_down(world: World) -> None:
