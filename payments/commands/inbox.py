@@ -1,6 +1,7 @@
 """`payments inbox`: what Stripe told us and nobody has weighed, what came of a row, and dead rows once more."""
 
 import argparse
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from payments.settings import Settings
 
 HELP = "see what Stripe told us and what came of it; try dead rows again"
 ROWS_MAX = 50  # a screen or two; SQL shows the rest
+LATE = timedelta(minutes=1)  # a recorder at work weighs within it whatever it can
 
 _QUERIES = load_queries("inbox")
 
@@ -25,7 +27,9 @@ _QUERIES = load_queries("inbox")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Three actions."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="status|show|retry")
-    actions.add_parser("status", help="what waits, and what was given up; exit code 1 when anything was")
+    actions.add_parser(
+        "status", help="what waits, and what was given up; exit code 1 when anything was, or waits for over a minute"
+    )
     show = actions.add_parser("show", help="rows with what came of them")
     show.add_argument("key", help="an inbox id, a payment's id, or Stripe's id of an event")
     show.add_argument("--payload", action="store_true", help="also what Stripe sent, secrets masked")
@@ -52,10 +56,13 @@ def _print_status(conn: psycopg.Connection, console: Console) -> int:
     for source, count, put_off, oldest_at, age, attempts in waiting:
         table.add_row(source, str(count), str(put_off), f"{oldest_at:%Y-%m-%d %H:%M:%S}", str(age), str(attempts))
     console.print(table if waiting else "nothing waits to be weighed")
+    is_late = any(age > LATE for _, _, _, _, age, _ in waiting)
+    if is_late:
+        console.print("late: is a worker running? payments.inbox_pending has each row's last_error", style="red")
     dead = conn.execute(_QUERIES["list_dead"], {"rows_max": ROWS_MAX}).fetchall()
     if not dead:
         console.print("no row was given up")
-        return EXIT_OK
+        return EXIT_FOUND_TROUBLE if is_late else EXIT_OK
     table = Table("inbox id", "source", "type", "payment", "died", "why", box=None)
     for inbox_id, source, kind, payment_id, died_at, error in dead:
         table.add_row(inbox_id, source, kind, str(payment_id or "-"), f"{died_at:%Y-%m-%d %H:%M:%S}", mask(error))

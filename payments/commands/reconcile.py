@@ -27,6 +27,7 @@ ROLE = "payments_worker"
 CONNECTIONS_MAX = 10
 # What somebody has to look at; all else is mended by itself.
 TROUBLE = ("calls parked", "looks that broke", "imbalances")
+UNANSWERED = "looks without an answer"
 
 _QUERIES = load_queries("reconciler")
 
@@ -35,8 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Everything, or only what is due."""
     parser.description = (
         "One pass of what the worker does all the time. Safe at any time, beside any number of workers. What Stripe "
-        "says goes into the inbox, where a running worker weighs it. Exit code 1 when Stripe did not answer, or when "
-        "something needs a person."
+        "says goes into the inbox, where a running worker weighs it. Exit code 1 when Stripe did not answer "
+        "everything, or when something needs a person."
     )
     parser.add_argument("--due", action="store_true", help="only what is due, instead of everything at once")
 
@@ -58,10 +59,11 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         console.print(Text.assemble(("Stopped:", "red"), why))
         return EXIT_FOUND_TROUBLE
     _print(console, found)
+    if found[UNANSWERED]:
+        console.print("Not everything was answered; it is asked for again. Nothing is lost by that.")
     if any(found[kind] for kind in TROUBLE):
         console.print("Something needs a person: `payments dead-letters list`, `payments doctor`, and the log above.")
-        return EXIT_FOUND_TROUBLE
-    return EXIT_OK
+    return EXIT_FOUND_TROUBLE if any(found[kind] for kind in (UNANSWERED, *TROUBLE)) else EXIT_OK
 
 
 async def _reconcile(dsn: str, settings: Settings, found: Counter[str], *, at_once: bool) -> None:

@@ -105,6 +105,24 @@ def test_status_of_the_inbox_masks_secrets(database: Database) -> None:
     assert "51abcdefghijk" not in status
 
 
+def test_status_of_the_inbox_is_trouble_when_a_row_waits_for_long(database: Database) -> None:
+    """As the status of the outbox is, and what doctor says."""
+
+    def status_with(waits: str) -> tuple[int, bool]:
+        with database.connect() as admin:
+            admin.execute("delete from payments.inbox")
+            admin.execute(
+                "insert into payments.inbox (source, message_id, message_type, payload, received_at)"
+                " values ('stripe-webhook', 'evt_1', 'x', '{}', now() - %s::interval)",
+                (waits,),
+            )
+        finished = payments("inbox", "status", DATABASE_URL=database.admin_dsn())
+        return finished.returncode, "is a worker running?" in finished.stdout
+
+    assert status_with("10 s") == (0, False)
+    assert status_with("70 s") == (1, True)
+
+
 def test_inbox_shows_what_others_said_as_it_is(database: Database) -> None:
     said = "payment_method_data[card] [/tmp/log] :bug:"
     with database.connect() as admin:

@@ -4,6 +4,7 @@ from typing import Any
 
 from payments.domain.identifiers import new_id
 from tests.conftest import wait_until
+from tests.reconciler.test_command import reconcile
 from tests.reconciler.test_lost_answers import a_day_ago
 from tests.reconciler.test_watches import browser_payment
 from tests.worker.world import INTENTS, World
@@ -44,6 +45,21 @@ def test_one_object_that_stripe_cannot_show_puts_off_no_look_at_others(world: Wo
     looks = "select looks from payments.watches where payment_id = %s"
     wait_until(lambda: world.row(looks, good)[0] >= 2)
     assert world.row(looks, bad) == (0,)
+
+
+def test_a_single_look_without_an_answer_is_told_by_the_exit_code(world: World) -> None:
+    """Stripe cannot show one of two PaymentIntents: the other is looked at."""
+    worker = world.start_worker(**QUICK)
+    _, bad = browser_payment(world)
+    browser_payment(world)
+    worker.stop()
+    match = {"path": f"{INTENTS}/{bad}", "method": "GET"}
+    world.sandbox.steer("POST", "faults", fault="status", status=500, match=match, times=None)
+    finished = reconcile(world)
+    assert (finished.returncode, "Not everything was answered" in finished.stdout) == (1, True)
+    world.sandbox.clear_faults()
+    finished = reconcile(world)
+    assert (finished.returncode, "Not everything was answered" in finished.stdout) == (0, False)
 
 
 SLOW: dict[str, Any] = QUICK | {"STRIPE_TIMEOUT_S": "10", "PAYMENTS_LEASE_S": "20"}
