@@ -243,10 +243,13 @@ def _yes_or_no(text: str) -> bool:
 def _database_url(text: str) -> str:
     try:
         parts = conninfo_to_dict(text)
-    except ProgrammingError:
+    except (ProgrammingError, UnicodeEncodeError):
         parts = {}
     if not parts:  # libpq's own message may quote the password: say it in our words
         raise ValueError("must be a PostgreSQL address, e.g. postgresql://user:password@host:5432/database")
+    hosts = str(parts.get("host", "")).split(",")
+    if not all(host.startswith("/") or _can_be_resolved(host) for host in hosts):
+        raise ValueError("names a host that cannot be: between two dots stand 1 to 63 characters")
     return text
 
 
@@ -256,10 +259,24 @@ def _stripe_key(text: str) -> str:
     return text
 
 
+def _can_be_resolved(host: str) -> bool:
+    """Whether it may be asked for at all: a name whose parts have 1 to 63 characters, or an address."""
+    try:
+        host.encode("idna")  # as the resolver does
+    except UnicodeError:
+        return False
+    return True
+
+
 def _stripe_base(text: str) -> str:
-    url = urlsplit(text)
-    if not url.hostname or url.query or url.fragment or url.path not in {"", "/"}:
-        raise ValueError(f"must be a plain address such as {STRIPE_API_BASE_DEFAULT}")
+    fault = ValueError(f"must be a plain address such as {STRIPE_API_BASE_DEFAULT} (with a port: 1 to 65535)")
+    try:
+        url = urlsplit(text)
+        host, port = url.hostname, url.port
+    except ValueError:  # a bracket that is not closed, or a port that is none
+        raise fault from None
+    if not host or port == 0 or not _can_be_resolved(host) or url.path not in {"", "/"} or url.query or url.fragment:
+        raise fault
     if url.scheme != "https" and not (url.scheme == "http" and url.hostname in LOOPBACK_HOSTS):
         raise ValueError("must start with https:// (http:// only for this very machine)")
     return text.rstrip("/")
@@ -281,7 +298,7 @@ def _account(text: str) -> str:
 
 
 def _host(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9.:_-]{1,253}", text):
+    if not re.fullmatch(r"[A-Za-z0-9.:_-]{1,253}", text) or not _can_be_resolved(text):
         raise ValueError("must be a host name or address to listen on, e.g. 127.0.0.1 or 0.0.0.0")
     return text
 

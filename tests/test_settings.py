@@ -80,6 +80,11 @@ def test_settings_list_every_fault_at_once() -> None:
         ("PAYMENTS_LEASE_S", "20"),
         ("STRIPE_TIMEOUT_S", "29.6"),
         ("HOST", "127.0.0.1\n8000"),
+        ("HOST", "127.0.0..1"),
+        ("HOST", "a" * 64),
+        ("DATABASE_URL", "postgresql://payments@127.0.0..1/payments"),
+        ("DATABASE_URL", f"postgresql://payments@db,{'a' * 64}/payments"),
+        ("DATABASE_URL", "postgresql://payments\udcff@db/payments"),
     ],
 )
 def test_settings_refuse_a_bad_value(name: str, value: str) -> None:
@@ -88,10 +93,27 @@ def test_settings_refuse_a_bad_value(name: str, value: str) -> None:
 
 @pytest.mark.parametrize(
     "base",
-    ["http://api.stripe.com", "https://api.stripe.com/v1", "ftp://localhost", "stripe"],
+    [
+        "http://api.stripe.com",
+        "https://api.stripe.com/v1",
+        "ftp://localhost",
+        "stripe",
+        "https://api.stripe.com:99999",
+        "https://api.stripe.com:abc",
+        "https://api.stripe.com:0",
+        "https://api..stripe.com",
+        "https://[::1",
+    ],
 )
 def test_settings_refuse_an_unsafe_stripe_address(base: str) -> None:
-    assert len(faults_of(STRIPE_API_KEY="sk_test_1", STRIPE_API_BASE=base)) == 1
+    (fault,) = faults_of(STRIPE_API_KEY="sk_test_1", STRIPE_API_BASE=base)
+    assert fault.startswith("STRIPE_API_BASE must ")
+
+
+@pytest.mark.parametrize("host", ["%2Fvar%2Frun%2F" + "a" * 64, "[::1]:5432", "db.", ""])
+def test_settings_accept_sockets_and_addresses(host: str) -> None:
+    url = f"postgresql://payments@{host}/payments"
+    assert Settings.load({"DATABASE_URL": url, "HOST": "::ffff:127.0.0.1"}).database_url == url
 
 
 def test_settings_refuse_a_live_key_over_plain_http() -> None:

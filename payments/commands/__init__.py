@@ -38,6 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[0] in {"-V", "--version"}:
         print(f"payments {importlib.metadata.version('payment-processing-system')}")
         return 0
+    garbled = [word for word in words if not _is_text(word)]
+    if garbled:
+        print(f"error: {garbled[0]!r} is not UTF-8 text.\nType it anew, in a terminal of UTF-8.", file=sys.stderr)
+        return EXIT_USAGE
     if words[0] not in available():
         near = difflib.get_close_matches(words[0], available(), n=1)
         hint = f"Did you mean `payments {near[0]}`?" if near else "`payments --help` lists the commands."
@@ -59,6 +63,15 @@ def overview() -> str:
         if there:
             lines += ["", f"{title}:", *(f"  {name:<13} {_help(source)}" for name, source in there)]
     return "\n".join([*lines, "", "docs/settings.md describes the settings, all read from the environment."])
+
+
+def _is_text(word: str) -> bool:
+    """Bytes that are no text arrive as lone surrogates, which no database takes and no terminal shows."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _run(name: str, words: list[str]) -> int:

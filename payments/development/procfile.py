@@ -23,22 +23,32 @@ def default_procfile() -> Path:
 
 
 def read_procfile(path: Path) -> list[ProcfileEntry]:
-    """Read every entry; raise `ConfigurationError` for a missing file, a malformed line or a name used twice."""
+    """Read every entry; raise `ConfigurationError` for an unreadable file, a malformed line or a name used twice."""
     try:
-        lines = path.read_text().splitlines()
-    except OSError as error:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ConfigurationError(
-            (f"The Procfile {path} cannot be read ({error.strerror}).",), advice="Name one with --procfile."
+            (f"The Procfile {path} cannot be read ({why}).",), advice="Name one with --procfile."
         ) from error
     entries: list[ProcfileEntry] = []
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         found = _LINE.fullmatch(line.strip())
-        if found is None or found["name"] in {entry.name for entry in entries}:
+        command = () if found is None else _split(found["command"])
+        if found is None or not command or found["name"] in {entry.name for entry in entries}:
             raise ConfigurationError(
-                (f"{path}, line {number}: expected `name: command`, each name once, got {line!r}.",),
+                (f"{path}, line {number}: expected `name: command`, each name once, each quote closed, got {line!r}.",),
                 advice="For example: worker: payments worker",
             )
-        entries.append(ProcfileEntry(found["name"], tuple(shlex.split(found["command"]))))
+        entries.append(ProcfileEntry(found["name"], command))
     return entries
+
+
+def _split(command: str) -> tuple[str, ...]:
+    """Its words; none when a quote is not closed."""
+    try:
+        return tuple(shlex.split(command))
+    except ValueError:
+        return ()

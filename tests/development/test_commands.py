@@ -100,7 +100,33 @@ def test_procfile_of_the_project_names_the_three_processes() -> None:
     }
 
 
-@pytest.mark.parametrize("line", ["api", "Api: x", "api:", "api: x\napi: y"])
+@pytest.mark.parametrize("words", [["inbox", "show", "\udcff"], ["dead-letters", "discard", "1", "--reason", "\udcff"]])
+def test_main_takes_bytes_that_are_no_text_for_wrong_usage(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A terminal of another encoding, say: Python hands them on as lone surrogates."""
+    assert main(words) == EXIT_USAGE
+    assert capsys.readouterr().err.startswith("error: '\\udcff' is not UTF-8 text.")
+
+
+@pytest.mark.parametrize("command", [["migrate", "--since"], ["consumers", "add", "fraud", "--from"]])
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+05:00", "9999-12-31T23:59:59-05:00", "2026-01-31T12:00:00"])
+def test_command_refuses_a_time_that_utc_does_not_know(
+    command: list[str], moment: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([*command, moment])
+    assert stopped.value.code == EXIT_USAGE
+    assert "a time with its zone" in capsys.readouterr().err
+
+
+def test_procfile_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "Procfile").write_bytes(b"api: \xff\n")
+    with pytest.raises(ConfigurationError, match="not UTF-8"):
+        read_procfile(tmp_path / "Procfile")
+
+
+@pytest.mark.parametrize("line", ["api", "Api: x", "api:", "api: x\napi: y", "api: 'x"])
 def test_procfile_refuses_a_malformed_line(tmp_path: Path, line: str) -> None:
     (tmp_path / "Procfile").write_text(f"# processes\n\n{line}\n")
     with pytest.raises(ConfigurationError, match="line"):
