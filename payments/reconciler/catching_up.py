@@ -7,7 +7,17 @@ from typing import Any
 from payments.database.connections import Connection, statements, transaction
 from payments.database.queries import load_queries
 from payments.reconciler.jobs import Surroundings, move_progress, read_progress
-from payments.reconciler.slices import SKEW_MAX, SPAN_FIRST, Slice, Taken, decide_position, decide_slice, decide_span
+from payments.reconciler.slices import (
+    SILENCE_MAX,
+    SKEW_MAX,
+    SPAN_FIRST,
+    Slice,
+    Taken,
+    decide_heard,
+    decide_position,
+    decide_slice,
+    decide_span,
+)
 
 # One part of a job: a few seconds, or some minutes after an outage of days.
 SLICES_MAX = 20
@@ -23,15 +33,17 @@ async def catch_up(
 ) -> bool | None:
     """Takes slices until the present is reached, at first from `begin` on. Raises StripeAway.
 
-    Whether there is more to catch up with; None when another process was quicker, and nothing is known.
+    Whether there is more to catch up with; None when another process was quicker, and nothing is known. The progress of
+    `job` tells how far it has come, by our clock; that of `job`/heard what Stripe itself has dated.
     """
-    span, crowded_until = SPAN_FIRST, None
+    span, crowded_until, hearing = SPAN_FIRST, None, f"{job}/heard"
     for _ in range(SLICES_MAX):
         async with statements(around.pool) as conn:
-            progress, now = await read_progress(conn, job)
-            before = progress.get(job)
+            progress, now = await read_progress(conn, job, hearing)
+            before, heard_before = progress.get(job), progress.get(hearing)
             position = before or begin or await _first_position(conn, now)
-        part = decide_slice(position, now, span, crowded_until)
+        heard = heard_before or position - SILENCE_MAX
+        part = decide_slice(position, heard, now, span, crowded_until)
         taken = await take(around, part)
         if not taken.is_whole:
             span = decide_span(span, is_too_full=True)
@@ -39,11 +51,15 @@ async def catch_up(
                 crowded_until = min(taken.newest, now + SKEW_MAX) if taken.newest is not None else None
             continue
         span = decide_span(span, is_too_full=False)
+        # Where it is crowded, Stripe has dated something as late as that.
+        newest = taken.newest if crowded_until is None else part.until
         if crowded_until is not None and part.until is not None and part.until >= crowded_until:
             crowded_until = None  # now for the present again
         async with transaction(around.pool) as conn:
             after = decide_position(part, position, taken.newest, now)
             is_ours = await move_progress(conn, job, before, after)
+            if is_ours:
+                await move_progress(conn, hearing, heard_before, decide_heard(heard, newest, now))
         if not is_ours:
             return None
         if part.until is None:

@@ -117,7 +117,9 @@ def test_58_moved_without_a_word(world: World, what: str) -> None:
         wait_until(lambda: world.refunds(payment_id) and world.refunds(payment_id)[0]["status"] == "PROCESSED")
     world.agree()
     world.stripe.webhooks(mode="drop")
-    world.execute("update payments.reconciler_progress set position = now() + interval '1 day' where job = 'events'")
+    world.execute(
+        "update payments.reconciler_progress set position = now() + interval '1 day' where job = 'turn/events'"
+    )
     match what:
         case "a refund":
             world.stripe.refund_in_dashboard(intent["id"], 500)
@@ -131,8 +133,6 @@ def test_58_moved_without_a_word(world: World, what: str) -> None:
     wait_until(lambda: sorted(moved(world, payment_id)) == sorted(moves))
     age(world, payment_id)
     assert_seen(world, payment_id, kind, *figures)
-    world.execute(
-        "update payments.reconciler_progress set position = now() - interval '9 minutes' where job = 'events'"
-    )
+    world.execute("update payments.reconciler_progress set position = now() where job = 'turn/events'")
     wait_until(lambda: not imbalances(world))
     world.agree()
