@@ -156,6 +156,7 @@ def test_void_of_a_payment_whose_parked_call_was_discarded_is_carried_out(
     """The operator does nothing for the charge; what it may have made is looked for all the same."""
     monkeypatch.setattr(lost, "LOST_AFTER_S", 0.0)
     monkeypatch.setattr(lost, "EVERY_S", 0.2)
+    world.execute("insert into payments.reconciler_progress (job, position) values ('turn/events', 'infinity')")
     payment_id = world.request(capture_method="manual")
     world.sandbox.fault("status", payment_id, status=400, executed=executed)
     world.start_worker(**QUICK)
