@@ -17,7 +17,6 @@ from soak.lives import (
     VISA,
     Story,
     Teller,
-    Wish,
     browser,
     capture_all,
 )
@@ -129,9 +128,8 @@ async def refund_part(t: Teller) -> None:
 
 async def _refund_and_wait(t: Teller) -> None:
     path, headers = f"/payments/{t.payment['paymentId']}/refunds", {"Idempotency-Key": str(uuid4()), "Prefer": "wait=3"}
-    status, answer = await t.system.api("POST", path, {"amount": 50}, headers)
-    if status == 201:
-        t.told.refunds.append(Wish(answer["refundId"], answer["amount"]))
+    body = {"amount": 50}
+    t.told.hear("refunds", body, *await t.system.api("POST", path, body, headers))
 
 
 async def hear_hints(t: Teller) -> None:
@@ -170,8 +168,9 @@ async def void_first(t: Teller) -> None:
     body = {"cartId": str(uuid4()), "amount": 900, "currency": "EUR", "paymentMethod": VISA}
     with t.system.connect() as conn:  # no worker takes the command before this ends
         conn.execute("lock table pgmq.q_payment_requested in exclusive mode")
-        _, t.payment = await t.system.api("POST", "/payments/authorize", body, {"Idempotency-Key": str(uuid4())})
-        await t.system.api("POST", f"/payments/{t.payment['paymentId']}/void")
+        _, made = await t.system.api("POST", "/payments/authorize", body, {"Idempotency-Key": str(uuid4())})
+        t.begin(t.life._replace(ends=frozenset({"VOIDED"})), body, made["paymentId"])
+        t.told.hear("void", {}, *await t.system.api("POST", f"/payments/{made['paymentId']}/void"))
     await t.reach()
 
 

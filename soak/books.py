@@ -24,7 +24,7 @@ MAY_STAND = {
 REFUND_STANDS: dict[str, set[str | None]] = {
     "PROCESSED": {"succeeded"},
     "PENDING": {"pending", "requires_action"},
-    "FAILED": {"failed", "canceled", None},
+    "FAILED": {"failed", "canceled", None},  # None: it was refused, which needs a reason
 }
 PAYMENTS = """
 select
@@ -117,10 +117,28 @@ def _against_callers(
         yield Fault(UNBALANCED, f"payment {payment_id} was asked for with {told.body['amount']}, is {row.amount}")
     if row.status not in told.may_end:
         yield Fault(UNBALANCED, f"payment {payment_id} ({told.life.name}) ended as {row.status}")
-    ours = {one.refund_id: one.amount for one in refunds if one.payment_id == payment_id}
+    yield from _against_accepted(row, told)
+    ours = {one.refund_id: one.amount for one in refunds if one.payment_id == payment_id and not one.external}
     for wish in told.refunds:
         if ours.get(wish.refund_id) != wish.amount:
             yield Fault(LOST, f"refund {wish.refund_id} of {wish.amount} was answered, is {ours.get(wish.refund_id)}")
+    unasked = set(ours) - {wish.refund_id for wish in told.refunds}
+    if not told.is_voided:  # else it is what came too late, and goes back
+        yield from (Fault(DOUBLED, f"payment {payment_id}: nobody asked for the refund {one}") for one in unasked)
+
+
+def _against_accepted(row: Payment, told: Told) -> Iterable[Fault]:
+    """What a 202 promised: it comes true, for no life has Stripe refuse a capture, or lets a hold expire."""
+    name, kept = f"payment {row.payment_id} ({told.life.name}, {row.status})", row.captured - row.refunded
+    if told.is_voided and told.captures:
+        yield Fault(LOST, f"{name}: capture and void were both accepted")
+    if told.is_voided and kept:
+        yield Fault(LOST, f"{name}: a void was accepted, and {kept} are kept")
+    for amount in set(told.captures):
+        if row.status != "SUCCEEDED":
+            yield Fault(LOST, f"{name}: a capture of {amount} was accepted")
+        elif row.captured != amount:
+            yield Fault(UNBALANCED, f"{name}: a capture of {amount} was accepted, {row.captured} were captured")
 
 
 def _against_stripe(payment: Payment, intents: list[Json], refunds: list[Refund]) -> Iterable[Fault]:
@@ -154,12 +172,15 @@ def _against_refunds(name: str, theirs: list[Json], ours: list[Refund]) -> Itera
     )
     by_reference = {one["id"]: one for one in theirs}
     known = {one.reference for one in ours}
+    is_made_elsewhere = any(one.external for one in ours)  # so that there may have been too little left for ours
     yield from (Fault(LOST, f"{name}: we do not know Stripe's refund {one}") for one in set(by_reference) - known)
     for refund in ours:
         their = by_reference.get(refund.reference or "")
         status = their["status"] if their else None
         if status not in REFUND_STANDS.get(refund.status, set()):
             yield Fault(UNBALANCED, f"{name}: refund {refund.refund_id} is {refund.status}, Stripe's {status}")
+        elif their is None and not is_made_elsewhere:
+            yield Fault(LOST, f"{name}: refund {refund.refund_id} was never made, and nothing stood in its way")
         if their and their["amount"] != refund.amount:
             yield Fault(UNBALANCED, f"{name}: refund {refund.refund_id} of {refund.amount}, Stripe's {their['amount']}")
 

@@ -1,7 +1,7 @@
 """The lives of payments: what customers, the shop, the bank and Stripe's Dashboard do to one, and how it may end.
 
-Each life is a short story over HTTP. Faults happen meanwhile, so a story asks again until it is answered, takes any end
-that its doings allow, and leaves the judging of money to soak/books.py.
+Each life is a short story over HTTP. Faults happen meanwhile, so a story asks again until it is answered, keeps what
+the answer promises, takes any end that its doings allow, and leaves the judging to soak/books.py.
 """
 
 import asyncio
@@ -32,7 +32,33 @@ class Told:
         self.life = life
         self.body = body
         self.refunds: list[Wish] = []
-        self.may_end: frozenset[str] = life.ends
+        self.captures: list[int] = []  # answered 202: how much was asked for
+        self.voids: list[bool] = []  # answered: whether with 202
+
+    def hear(self, what: str, body: Json, status: int, answer: Any) -> None:
+        """Keeps what an answer to a wish says; the same answer again says nothing new."""
+        if what == "refunds" and status == 201:
+            wish = Wish(answer["refundId"], answer["amount"])
+            self.refunds += [wish] if wish not in self.refunds else []
+        elif what == "capture" and status == 202:
+            self.captures.append(body["amount"] if "amount" in body else self.body["amount"])
+        elif what == "void":
+            self.voids.append(status == 202)
+
+    @property
+    def is_voided(self) -> bool:
+        """Whether a void was accepted."""
+        return any(self.voids)
+
+    @property
+    def may_end(self) -> frozenset[str]:
+        """The ends of its life, less those that were asked for and refused, and a charge of a hold that nobody took."""
+        ends = self.life.ends
+        if self.voids and not self.is_voided:
+            ends -= {"VOIDED"}
+        if self.life.capture_method == "manual" and not self.captures:
+            ends -= {"SUCCEEDED"}
+        return ends
 
 
 Story = Callable[["Teller"], Awaitable[None]]
@@ -99,9 +125,13 @@ class Teller:
         if len(ids) != 1:
             self.system.problem(f"{life.name}: one wish became the payments {ids}")
             return False
-        self.payment = {"paymentId": ids.pop()}
-        self._told[self.payment["paymentId"]] = Told(life, body)
+        self.begin(life, body, ids.pop())
         return True
+
+    def begin(self, life: "Life", body: Json, payment_id: str) -> None:
+        """From here on this payment is told of."""
+        self.payment = {"paymentId": payment_id}
+        self._told[payment_id] = Told(life, body)
 
     async def reach(self, *passing: str) -> str:
         """Waits until the payment is in none of the passing states; where it is then."""
@@ -121,24 +151,23 @@ class Teller:
         await asyncio.sleep(self.rng.random() * seconds)
 
     async def ask(self, what: str, body: Json | None = None) -> tuple[int, Any]:
-        """POSTs to the payment, twice in a while, under one key."""
-        path = f"/payments/{self.payment['paymentId']}/{what}"
+        """POSTs to the payment, twice in a while, under one key; what is accepted stays so, and is kept in `told`."""
+        path, told = f"/payments/{self.payment['paymentId']}/{what}", self.told
         headers = {"Idempotency-Key": str(uuid4())}
-        status, answer = await self.system.api("POST", path, body or {}, headers)
-        if self.rng.random() < 0.2:
-            again = await self.system.api("POST", path, body or {}, headers)
-            if again[0] != status and not (status >= 400 or again[0] >= 400):
-                self.system.problem(f"{self.life.name}: {what} answered {status}, then {again[0]} under the same key")
-        return status, answer
+        answers = []
+        for _ in range(2 if self.rng.random() < 0.2 else 1):
+            status, answer = await self.system.api("POST", path, body or {}, headers)
+            told.hear(what, body or {}, status, answer)
+            answers.append((status, answer))
+            if status not in {201, 202, 409}:
+                self.system.problem(f"{self.life.name}: {what} answered {status} {answer}")
+        if answers[0][0] < 300 and answers[0] != answers[-1]:
+            self.system.problem(f"{self.life.name}: {what} has two answers under one key: {answers}")
+        return answers[0]
 
     async def refund(self, amount: int | None = None) -> int:
-        """Asks for a refund and remembers it; the status of the answer."""
-        status, answer = await self.ask("refunds", {} if amount is None else {"amount": amount})
-        if status == 201:
-            self.told.refunds.append(Wish(answer["refundId"], answer["amount"]))
-        elif status != 409:
-            self.system.problem(f"{self.life.name}: refund answered {status} {answer}")
-        return status
+        """Asks for a refund; the status of the answer."""
+        return (await self.ask("refunds", {} if amount is None else {"amount": amount}))[0]
 
     async def intent(self) -> str | None:
         """The payment's PaymentIntent, as only the sandbox tells."""
