@@ -3,10 +3,12 @@
 import argparse
 import asyncio
 import contextlib
+import shlex
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psycopg
@@ -22,6 +24,7 @@ LANES = {"soak_everything": "{#}", "soak_requests": "{payment.requested,refund.r
 CONVERGES_S = 300.0  # what is under way when the faults end must come to rest within
 AGREES_S = 60.0  # what nobody told us, a refund made in the Dashboard, say, is found within
 FAMILIES = ("processes", "database", "stripe", "webhooks")
+NO_FAULTS = {"lives", "webhooks calm"}  # counted as well
 WAITING = {
     "inbox rows": "select count(*) from payments.inbox_pending",
     "outbox rows": "select count(*) from payments.outbox_status where not dispatched",
@@ -36,19 +39,24 @@ WAITING = {
 
 def main() -> int:
     """Soaks, compares, tells."""
+    args = arguments().parse_args()
+    home = Path(tempfile.mkdtemp(prefix="payments-soak-"))
+    home.chmod(0o755)  # as root, PostgreSQL runs as another user
+    print(f"seed {args.seed}, {args.minutes:g} minutes; diary and logs in {home}", flush=True)
+    system, faults_found = asyncio.run(soak(args, home))
+    return report(system.count, system.problems, faults_found, args)
+
+
+def arguments() -> argparse.ArgumentParser:
+    """What may be asked for."""
     parser = argparse.ArgumentParser(prog="python -m soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=2.0, help="how long faults go on (default 2)")
     parser.add_argument("--seed", type=int, default=1, help="what is done; when it is done, the machine says")
     parser.add_argument("--customers", type=int, default=8, help="lives at once (default 8)")
     parser.add_argument("--think", type=float, default=1.5, metavar="S", help="seconds at most between two lives")
-    parser.add_argument("--gap", type=float, nargs=2, default=(1.0, 5.0), metavar="S", help="seconds between faults")
+    parser.add_argument("--gap", type=float, nargs=2, default=[1.0, 5.0], metavar="S", help="seconds between faults")
     parser.add_argument("--only", default=",".join(FAMILIES), help="families of faults, with commas; empty: none")
-    args = parser.parse_args()
-    home = Path(tempfile.mkdtemp(prefix="payments-soak-"))
-    home.chmod(0o755)  # as root, PostgreSQL runs as another user
-    print(f"seed {args.seed}, {args.minutes:g} minutes; diary and logs in {home}", flush=True)
-    system, faults_found = asyncio.run(soak(args, home))
-    return report(system, faults_found, args)
+    return parser
 
 
 async def soak(args: argparse.Namespace, home: Path) -> tuple[System, list[Fault]]:
@@ -112,30 +120,41 @@ async def come_to_rest(system: System) -> None:
             last = now
             quiet = 0 if any(now.values()) else quiet + 1
         await asyncio.sleep(1.0)
-    system.count["seconds to rest"] = round(time.monotonic() - began)
+    print(f"  {'seconds to rest':40} {time.monotonic() - began:.0f}")
     if any(last.values()):
         system.problem(f"not at rest after {CONVERGES_S:g} s: { {name: n for name, n in last.items() if n} }")
 
 
-def report(system: System, found: list[Fault], args: argparse.Namespace) -> int:
+def report(counts: Mapping[str, int], problems: Sequence[str], found: list[Fault], args: argparse.Namespace) -> int:
     """What was done and what came of it; the last line is the verdict."""
-    for name, count in sorted(system.count.items()):
+    for name, count in sorted(counts.items()):
         print(f"  {name:40} {count}")
-    for problem in system.problems:
+    for problem in problems:
         print(f"  PROBLEM {problem}")
     for fault in found:
         print(f"  {fault.kind.upper()} {fault.what}")
     kinds = Counter(fault.kind for fault in found)
-    crashes = sum(count for name, count in system.count.items() if name.startswith("SIG"))
-    faults = sum(count for name, count in system.count.items()) - crashes - system.count["lives"]
-    is_well = not found and not system.problems
-    again = "" if is_well else f"; again: python -m soak --seed {args.seed} --minutes {args.minutes:g}"
+    killed = sum(count for name, count in counts.items() if name.startswith("SIGKILL"))
+    signals = sum(count for name, count in counts.items() if name.startswith("SIG"))
+    faults = sum(count for name, count in counts.items() if name not in NO_FAULTS) - signals
+    is_well = not found and not problems
     print(
-        f"{'AGREE' if is_well else 'DISAGREE'}: {system.count['lives']} payments, {crashes} crashes, {faults} faults; "
+        f"{'AGREE' if is_well else 'DISAGREE'}: {counts.get('lives', 0)} payments, {killed} kills, "
+        f"{signals - killed} other signals, {faults} faults; "
         f"{kinds[LOST]} lost, {kinds[DOUBLED]} doubled, {kinds[UNBALANCED]} unbalanced, "
-        f"{len(system.problems)} other problems{again}"
+        f"{len(problems)} other problems{'' if is_well else f'; again: {again(args)}'}"
     )
     return 0 if is_well else 1
+
+
+def again(args: argparse.Namespace) -> str:
+    """The command that does the same once more."""
+    defaults = arguments().parse_args([])
+    words = ["python", "-m", "soak"]
+    for name, value in vars(args).items():
+        if value != getattr(defaults, name):
+            words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    return shlex.join(words)
 
 
 if __name__ == "__main__":

@@ -91,6 +91,8 @@ class Faults:
         await asyncio.sleep(seconds)
         self._frozen.discard(pid)
         _signal(pid, signal.SIGKILL if dies else signal.SIGCONT)
+        if dies:
+            self.system.count[f"SIGKILL {name.split('.', maxsplit=1)[0]}"] += 1
         self.system.tell(f"{'SIGKILL' if dies else 'SIGCONT'} {name} ({pid})")
 
     async def _freeze_backends(self, count: int, seconds: float) -> None:
