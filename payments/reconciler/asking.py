@@ -1,6 +1,7 @@
 """Asking Stripe without changing anything: an answer, or a reason to leave Stripe alone for a while."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime
 from typing import Any, Protocol, assert_never
 
 import msgspec
@@ -57,6 +58,9 @@ class Page(msgspec.Struct, frozen=True):
 
 class Gateway(Protocol):
     """What the reconciler asks; payments.stripe_gateway.gateway.StripeGateway has it all."""
+
+    def stripe_time(self) -> datetime | None:
+        """Stripe's clock, as its last answer told it."""
 
     async def retrieve_payment_intent(self, intent_id: str) -> Outcome:
         """One PaymentIntent."""

@@ -22,8 +22,11 @@ from payments.reconciler.verdicts import Doubled, Found, Question, decide_by_lis
 
 # Between our clock and Stripe's: far beyond what NTP leaves.
 SKEW_MAX = timedelta(minutes=10)
+# Ahead by more than this, what a call has made might be older than where we begin to look for it.
+AHEAD_MAX = SKEW_MAX / 2
 # No PaymentIntent is newer than this, whatever Stripe's clock says.
 FUTURE = timedelta(days=365)
+CLOCK_PAUSE_S = 60.0
 # One part of the job: five thousand PaymentIntents, some fifteen seconds.
 PAGES_MAX = 50
 
@@ -61,7 +64,7 @@ async def sweep(around: Surroundings) -> bool:
     taken_up = await _take_up(around, cases)
     if taken_up is None:
         return False  # another process has it
-    going, cases = taken_up
+    going, cases, now = taken_up
     by_payment = {str(case.doubtful.subject_id): case for case in cases}
     matches: dict[str, list[dict[str, Any]]] = {}
     pages, reached, is_done = 0, going.position, False
@@ -71,6 +74,7 @@ async def sweep(around: Surroundings) -> bool:
         )
     ):
         pages += 1
+        _check_clock(around, now)
         for intent in page.objects:
             payment_id = names(intent, "paymentId")
             if payment_id in by_payment:
@@ -84,26 +88,35 @@ async def sweep(around: Surroundings) -> bool:
     return not is_done
 
 
+def _check_clock(around: Surroundings, now: datetime) -> None:
+    """Nothing is proved by a clock that is wrong: `now` is the database's, which dates attempts. Raises StripeAway."""
+    stripe_time = around.gateway.stripe_time()
+    if stripe_time is not None and now - stripe_time > AHEAD_MAX:
+        ahead_s = round((now - stripe_time).total_seconds())
+        log.error("sweep.clock_ahead", ahead_s=ahead_s)
+        raise StripeAway(f"the database's clock is {ahead_s} s ahead of Stripe's", CLOCK_PAUSE_S)
+
+
 def _made_at(objects: list[dict[str, Any]], otherwise: datetime) -> datetime:
     created = objects[-1].get("created") if objects else None
     return datetime.fromtimestamp(created, UTC) if type(created) is int else otherwise
 
 
-async def _take_up(around: Surroundings, cases: list[Case]) -> tuple[Sweep, list[Case]] | None:
-    """The sweep that is under way, else a new one for the calls there are; None when another process was quicker."""
+async def _take_up(around: Surroundings, cases: list[Case]) -> tuple[Sweep, list[Case], datetime] | None:
+    """The sweep under way, or a new one for the calls there are; the database's time. None: another was quicker."""
     async with transaction(around.pool) as conn:
         progress, now = await read_progress(conn, BEGAN, BOTTOM, POSITION)
         if len(progress) == 3:
             going = Sweep(progress[BEGAN], progress[BOTTOM], progress[POSITION])
             if not going.is_over and any(going.proves(case) for case in cases):
-                return going, cases
+                return going, cases, now
         fresh = Sweep(now, min(case.since for case in cases) - SKEW_MAX, now + FUTURE)
         if not await move_progress(conn, POSITION, progress.get(POSITION), fresh.position):
             return None
         await move_progress(conn, BEGAN, progress.get(BEGAN), fresh.began)
         await move_progress(conn, BOTTOM, progress.get(BOTTOM), fresh.bottom)
         await conn.execute(_QUERIES["begin_sweep"], {"call_ids": _ids(cases), "position": fresh.position})
-        return fresh, [msgspec.structs.replace(case, swept_to=fresh.position) for case in cases]
+        return fresh, [msgspec.structs.replace(case, swept_to=fresh.position) for case in cases], now
 
 
 def _ids(cases: Iterable[Case]) -> list[int]:

@@ -6,6 +6,7 @@ holds the customer's data, and errors of the client quote bodies.
 
 from collections.abc import Awaitable, Callable, Mapping
 from copy import copy
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Protocol, Self
 from urllib.parse import quote
@@ -77,6 +78,10 @@ class StripeGateway:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self._transport.close_async()
+
+    def stripe_time(self) -> datetime | None:
+        """Stripe's clock, as its last answer told it, to the second; None before the first, or when it told none."""
+        return self._transport.server_time()
 
     async def create_payment_intent(self, parameters: Parameters, idempotency_key: str) -> Outcome:
         """POST /v1/payment_intents."""

@@ -7,7 +7,10 @@ are; its parser drops the code of most errors, and stumbles over bodies that are
 import asyncio
 import re
 import ssl
+import time
 from collections.abc import Mapping
+from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import aiohttp
@@ -47,6 +50,17 @@ class StrictTransport(stripe.AIOHTTPClient):
         super().__init__(timeout=None)
         self._timeout_s = timeout_s
         self._strict_session: aiohttp.ClientSession | None = None
+        self._dated: tuple[str, float] | None = None
+
+    def server_time(self) -> datetime | None:
+        """The clock of whoever answered last, to the second; None before the first answer, or when it gave no date."""
+        if self._dated is None:
+            return None
+        date, at = self._dated
+        try:
+            return parsedate_to_datetime(date) + timedelta(seconds=time.monotonic() - at)
+        except (ValueError, OverflowError):
+            return None
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._strict_session is None:
@@ -72,6 +86,7 @@ class StrictTransport(stripe.AIOHTTPClient):
                 ) as response,
             ):
                 status, got = response.status, response.headers
+                self._dated = (got["Date"], time.monotonic()) if "Date" in got else None
                 body = await _read(response)
         except TimeoutError:
             raise NotOk("timeout") from None

@@ -89,7 +89,7 @@ where call_id = %(call_id)s and state not in ('answered', 'parked');
 -- does. Otherwise the same key goes out again.
 update payments.stripe_requests c
 set
-  state = n.state, outcome = case when n.state = 'answered' then 'superseded' end,
+  state = n.state, swept_to = null, outcome = case when n.state = 'answered' then 'superseded' end,
   answered_at = case when n.state = 'answered' then clock_timestamp() end
 from (
   select

@@ -1,7 +1,7 @@
 """One look of the reconciler at a time, in this process, at a Stripe that a test can hold up."""
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -21,6 +21,10 @@ class Stripe:
         self.may_answer = asyncio.Event()
         self.may_answer.set()
         self.has_endless_refunds = False
+        self.behind = timedelta(0)
+
+    def stripe_time(self) -> datetime:
+        return datetime.now(UTC) - self.behind
 
     def add(self, number: int, payment_id: UUID | None = None) -> None:
         self.intents.insert(

@@ -11,7 +11,7 @@ from payments.reconciler import calls
 from payments.reconciler import sweep as sweeping
 from payments.reconciler.asking import StripeAway
 from payments.reconciler.calls import Case
-from payments.reconciler.sweep import SKEW_MAX, Sweep, sweep
+from payments.reconciler.sweep import AHEAD_MAX, SKEW_MAX, Sweep, sweep
 from payments.reconciler.verdicts import Doubtful, Operation
 from payments.stripe_gateway.outcomes import Outcome, Unknown
 from tests.database.rows import insert_payment
@@ -154,6 +154,18 @@ async def test_made_at_the_very_edge_is_found(bench: Bench) -> None:
     bench.stripe.add(-10 * 60 + 1, payment_id)
     await sweep(bench.around)
     assert bench.calls() == [("answered", "settled")]
+
+
+async def test_nothing_is_proved_while_our_clock_is_ahead_of_stripes(bench: Bench) -> None:
+    """What the call has made is older, by Stripe's clock, than the time from which on we would look for it."""
+    bench.doubtful()
+    bench.stripe.behind = AHEAD_MAX + timedelta(seconds=1)
+    with pytest.raises(StripeAway, match="ahead of Stripe's"):
+        await sweep(bench.around)
+    assert bench.calls() == [("to_reconcile", None)]
+    bench.stripe.behind = AHEAD_MAX - timedelta(seconds=5)
+    await sweep(bench.around)
+    assert bench.calls()[0] == ("answered", "absent")
 
 
 async def test_made_in_the_future_of_our_clock_is_found(bench: Bench) -> None:

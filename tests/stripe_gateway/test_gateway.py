@@ -3,6 +3,7 @@ import json
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -366,3 +367,25 @@ def test_gateway_speaks_only_with_whom_a_certificate_names() -> None:
             assert (connector._ssl.verify_mode, connector._ssl.check_hostname) == (ssl.CERT_REQUIRED, True)
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("date", "told"), [("Wed, 25 Nov 2026 10:00:00 GMT", True), ("yesterday", False), (None, False)]
+)
+def test_gateway_knows_stripes_time_from_its_last_answer(date: str | None, *, told: bool) -> None:
+    headers = "" if date is None else f"Date: {date}\r\n"
+
+    async def run() -> tuple[datetime | None, datetime | None]:
+        server = HostileServer([answer(headers=headers)])
+        async with server, StripeGateway(settings_for(server.port)) as gateway:
+            before = gateway.stripe_time()
+            await create(gateway)
+            return before, gateway.stripe_time()
+
+    before, after = asyncio.run(run())
+    assert before is None
+    if not told:
+        assert after is None
+    else:
+        assert after is not None
+        assert timedelta(0) <= after - datetime(2026, 11, 25, 10, tzinfo=UTC) < timedelta(minutes=1)
