@@ -67,16 +67,16 @@ async def _end_given_up_refunds(around: Surroundings) -> None:
         await guard_plans(conn)
         values = {"after_s": LOST_AFTER_S, "rows_max": ROWS_MAX}
         rows: list[Any] = await (await conn.execute(_QUERIES["given_up_refunds"], values)).fetchall()
+        ended: list[str] = []
         for payment_id, refund_id, dead_letter_id in rows:
             payload = {"operation": Operation.REFUND, "subjectId": refund_id, "outcome": "discarded"}
-            message_id = f"discarded/{dead_letter_id}"
-            await receive(
-                conn, "reconciler", message_id, f"api.{Operation.REFUND}", payment_id, msgspec.json.encode(payload)
-            )
-    if rows:
-        around.found["refunds given up"] += len(rows)
+            row = (f"discarded/{dead_letter_id}", f"api.{Operation.REFUND}", payment_id, msgspec.json.encode(payload))
+            if await receive(conn, "reconciler", *row):  # else it is kept already, until a conflict is settled
+                ended.append(str(refund_id))
+    if ended:
+        around.found["refunds given up"] += len(ended)
         around.notifier.notify(INBOX)
-        log.warning("refunds.given_up", refund_ids=[str(refund_id) for _, refund_id, _ in rows])
+        log.warning("refunds.given_up", refund_ids=ended)
 
 
 async def _send(around: Surroundings, operation: Operation) -> bool:
