@@ -1,5 +1,6 @@
 """The directory through which the driver and the processes talk: what is armed, what was reached, who has died."""
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -44,7 +45,8 @@ class Points:
     @property
     def environment(self) -> dict[str, str]:
         """Added to the environment of `payments up`, which hands it on."""
-        return {"PYTHONPATH": str(INJECT), "CRASH_POINTS_DIR": str(self.home)}
+        paths = (str(INJECT), *filter(None, [os.environ.get("PYTHONPATH")]))
+        return {"PYTHONPATH": os.pathsep.join(paths), "CRASH_POINTS_DIR": str(self.home)}
 
     def arm(self, specs: Iterable[Spec]) -> None:
         """From now on processes die there; whatever else was armed is not any more."""
