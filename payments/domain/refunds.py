@@ -21,6 +21,8 @@ from payments.domain.states import ENDED_WITHOUT_MONEY, EventType, PaymentStatus
 
 # The reason of a refund that the service makes for money that came too late.
 COMPENSATION = "compensation"
+# The code of a refusal that is not Stripe's: an operator has discarded the command, and Stripe has not made the refund.
+DISCARDED = "discarded"
 
 
 class RefundStatus(StrEnum):
@@ -114,7 +116,7 @@ def decide_refund(
 def _decide_refused(refund: Refund | None, signal: RefundRefused) -> RefundDecision:
     error = signal.error
     why = f"Stripe refused the refund ({signal.http_status} {error.code or error.type})"
-    if signal.http_status is None:
+    if error.code == DISCARDED:
         why = "an operator gave the refund up, and Stripe has not made it"
     if refund is None:
         return Ignore(f"{why}, which nobody here knows")

@@ -118,11 +118,11 @@ class RefundSeen(msgspec.Struct, frozen=True):
 
 
 class RefundRefused(msgspec.Struct, frozen=True):
-    """There is no such refund at Stripe: it said 4xx, or (no status) it was never made and an operator gave it up."""
+    """4xx: Stripe did nothing; there is no such refund."""
 
     refund_id: UUID
     error: ErrorFacts
-    http_status: int | None
+    http_status: int
 
 
 class DisputeSeen(msgspec.Struct, frozen=True):
@@ -224,7 +224,7 @@ def _read_snapshot(kind: Kind, thing: object, heard: Heard) -> IntentSeen | Refu
             assert_never(kind)
 
 
-def read_answer(payload: Mapping[str, Any]) -> Signal:  # noqa: PLR0911 - a way out for each case
+def read_answer(payload: Mapping[str, Any]) -> Signal:
     """The signal in an answer of Stripe's API; raises UnreadableSignal or UnreadableObject."""
     operation, outcome, thing = payload.get("operation"), payload.get("outcome"), payload.get("object")
     kind = _RETRIEVED.get(operation) if isinstance(operation, str) else None
@@ -240,8 +240,6 @@ def read_answer(payload: Mapping[str, Any]) -> Signal:  # noqa: PLR0911 - a way 
             return RefundSeen(facts, Heard.ANSWER, _subject(payload) or facts.refund_id)
         case "refused" if kind is not None:
             return Missing(kind, str(payload.get("objectId"))[:255])
-        case "discarded" if operation == REFUND and (refund_id := _subject(payload)) is not None:
-            return RefundRefused(refund_id, ErrorFacts(code="discarded"), None)
         case "declined" | "refused" if isinstance(operation, str):
             return _read_refusal(operation, outcome, payload)
         case _:

@@ -130,8 +130,19 @@ class Reconciler:
             await asyncio.gather(working, keeping, return_exceptions=True)
 
     async def run_once(self) -> None:
-        """Every job to its end, whatever its turn; raises StripeAway and what the database raises."""
+        """Every job to its end, whatever its turn. Raises StripeAway at the end, or once a second job got no answer.
+
+        Raises what the database raises, too.
+        """
+        away: StripeAway | None = None
         for job in self._jobs:
-            for _ in range(PARTS_MAX):
-                if not await self._run_part(job):
-                    break
+            try:
+                for _ in range(PARTS_MAX):
+                    if not await self._run_part(job):
+                        break
+            except StripeAway as error:  # one question that Stripe does not answer holds up no other job
+                if away is not None:
+                    raise
+                away = error
+        if away is not None:
+            raise away

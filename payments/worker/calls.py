@@ -158,9 +158,12 @@ async def record_answer(conn: Connection, started: StartedAttempt, outcome: Outc
 async def _put_into_inbox(conn: Connection, started: StartedAttempt, request_id: str | None, payload: bytes) -> None:
     key, attempt = started.idempotency_key, started.attempt
     # Without an id of Stripe's, the key takes its place. Some other server than Stripe gives the same id to different
-    # requests: no answer may be lost for that.
+    # requests: no answer may be lost for that. The same answer comes twice after a commit in doubt.
     for message_id in (f"{request_id or key}/{attempt}", f"{request_id}/{key}/{attempt}"):
         if await receive(conn, "stripe-api", message_id, f"api.{started.operation}", started.payment_id, payload):
+            return
+        kept = {"message_id": message_id, "payload": payload.decode()}
+        if await (await conn.execute(_QUERIES["kept_answer"], kept)).fetchone() is not None:
             return
 
 

@@ -92,14 +92,15 @@ from payments.payments where payment_id = %(payment_id)s::uuid
 for update;
 
 -- name: find_refund
--- What a refund's command says; nothing of one that an operator has given up.
-select f.amount, f.currency, f.reason, f.created_at from payments.refunds f
-where f.refund_id = %(refund_id)s::uuid
-  and not exists (
-    select from payments.dead_letters d
-    where d.payment_id = f.payment_id and d.origin = 'queue:refund_requested' and starts_with(d.resolution, 'discarded:')
-      and d.payload ->> 'refundId' = f.refund_id::text
-  );
+-- What a refund's command says; nothing of one that an operator has given up: the last letter about it was discarded.
+select f.amount, f.currency, f.reason, f.created_at
+from payments.refunds f
+left join lateral (
+  select d.resolution from payments.dead_letters d
+  where d.payment_id = f.payment_id and d.origin = 'queue:refund_requested' and d.payload ->> 'refundId' = f.refund_id::text
+  order by d.dead_letter_id desc limit 1
+) letter on true
+where f.refund_id = %(refund_id)s::uuid and coalesce(not starts_with(letter.resolution, 'discarded:'), true);
 
 -- name: void_orphan
 -- A hold that no order has claimed, if that is still so.
@@ -362,19 +363,21 @@ from given_up g where c.call_id = g.call_id
 returning c.payment_id;
 
 -- name: unpark_refunds
--- Likewise the call of a refund whose command an operator has discarded: whether Stripe has made it decides how it ends.
+-- Likewise the call of a refund that an operator has given up: whether Stripe has made it decides how it ends. Not again, once
+-- the reconciler has left it to an operator itself, and that letter was discarded, too.
 with given_up as materialized (
   select c.call_id
   from payments.refunds f
   join payments.payments p on p.payment_id = f.payment_id
   join payments.stripe_requests c
     on c.subject_id = f.refund_id and c.operation = 'create_refund' and c.state not in ('answered', 'to_reconcile')
-  where f.status = 'REQUESTED' and f.updated_at < clock_timestamp() - make_interval(secs => %(after_s)s::float8)
-    and exists (
-      select from payments.dead_letters d
-      where d.payment_id = f.payment_id and d.origin = 'queue:refund_requested' and starts_with(d.resolution, 'discarded:')
-        and d.payload ->> 'refundId' = f.refund_id::text
-    )
+  cross join lateral (
+    select d.message_id, d.resolution, d.resolved_at from payments.dead_letters d
+    where d.payment_id = f.payment_id and d.origin = 'queue:refund_requested' and d.payload ->> 'refundId' = f.refund_id::text
+    order by d.dead_letter_id desc limit 1
+  ) letter
+  where f.status = 'REQUESTED' and starts_with(letter.resolution, 'discarded:') and letter.message_id <> 'call/' || c.call_id
+    and letter.resolved_at < clock_timestamp() - make_interval(secs => %(after_s)s::float8)
     and not exists (select from payments.dead_letters d where d.payment_id = f.payment_id and d.resolved_at is null)
     and not exists (select from pgmq.q_refund_requested q where q.message ->> 'refundId' = f.refund_id::text)
   order by f.refund_id limit %(rows_max)s
@@ -385,23 +388,37 @@ from given_up g where c.call_id = g.call_id
 returning c.payment_id;
 
 -- name: given_up_refunds
--- Refunds whose command an operator has discarded, and that Stripe has not made: no call of theirs was made, or all were proved
--- absent.
-select distinct on (f.refund_id) f.payment_id, f.refund_id, d.dead_letter_id
+-- Refunds that an operator has given up, and that Stripe has not made: no call of theirs was made, or all were proved absent.
+-- A refund of somebody else's that waits for room is no news of them. Money that came late must go back: a compensation is given
+-- up only for such a one.
+select f.payment_id, f.refund_id, letter.dead_letter_id
 from payments.refunds f
-join payments.dead_letters d
-  on d.payment_id = f.payment_id and d.origin = 'queue:refund_requested' and starts_with(d.resolution, 'discarded:')
-  and d.payload ->> 'refundId' = f.refund_id::text
-where f.status = 'REQUESTED' and f.updated_at < clock_timestamp() - make_interval(secs => %(after_s)s::float8)
-  and not exists (select from payments.dead_letters o where o.payment_id = f.payment_id and o.resolved_at is null)
+join payments.payments p on p.payment_id = f.payment_id and p.status <> 'CONFLICTED'
+cross join lateral (
+  select d.dead_letter_id, d.resolution, d.resolved_at from payments.dead_letters d
+  where d.payment_id = f.payment_id and d.origin = 'queue:refund_requested' and d.payload ->> 'refundId' = f.refund_id::text
+  order by d.dead_letter_id desc limit 1
+) letter
+where f.status = 'REQUESTED' and starts_with(letter.resolution, 'discarded:')
+  and letter.resolved_at < clock_timestamp() - make_interval(secs => %(after_s)s::float8)
+  and not exists (select from payments.dead_letters d where d.payment_id = f.payment_id and d.resolved_at is null)
   and not exists (
     select from payments.stripe_requests c
-    where c.subject_id = f.refund_id and c.operation = 'create_refund'
-      and (c.state <> 'answered' or c.outcome not in ('absent', 'withdrawn'))
+    where c.subject_id = f.refund_id and c.operation = 'create_refund' and (c.state <> 'answered' or c.outcome <> 'absent')
   )
-  and not exists (select from payments.inbox i where i.payment_id = f.payment_id and i.processed_at is null)
+  and not exists (
+    select from payments.inbox i
+    where i.payment_id = f.payment_id and i.processed_at is null and coalesce(i.last_error, '') not like %(waits)s
+  )
+  and (
+    f.reason is distinct from 'compensation'
+    or exists (
+      select from payments.inbox i
+      where i.payment_id = f.payment_id and i.processed_at is null and i.last_error like %(waits)s
+    )
+  )
   and not exists (select from pgmq.q_refund_requested q where q.message ->> 'refundId' = f.refund_id::text)
-order by f.refund_id, d.dead_letter_id desc limit %(rows_max)s;
+order by f.refund_id limit %(rows_max)s;
 
 -- name: watch_unwatched
 -- Payments whose PaymentIntent we know, and whose answer went by without moving them.

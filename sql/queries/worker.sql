@@ -134,6 +134,11 @@ set
   state = 'answered', outcome = %(outcome)s, answered_at = clock_timestamp(), last_error = coalesce(%(error)s, last_error)
 where call_id = %(call_id)s and state <> 'answered';
 
+-- name: kept_answer
+-- Whether an inbox message is this very answer.
+select from payments.inbox
+where source = 'stripe-api' and message_id = %(message_id)s and payload = %(payload)s::jsonb;
+
 -- name: void_payment
 -- Voided without a call; under the lock of lock_payment.
 update payments.payments

@@ -15,6 +15,7 @@ COMMITTING = {"transaction", "statements", "connection"}
 
 OPERATORS = "an operator's command, no process"
 RACE = "two workers must hold one command or row at once: tests/worker/test_calls_in_doubt.py stages it"
+TWICE = "only when the commit of an answer was in doubt: tests/worker/test_calls_in_doubt.py"
 OF_OURS = "only a fault of our own code or schema leads there: tests/worker/test_handling.py makes one"
 SHUTDOWN = "at SIGTERM, for what had not begun yet: tests/worker/test_shutdown.py"
 NOT_OF_STRIPE = "only when Stripe refuses to be read: tests/inbox/test_fetching.py, tests/reconciler/test_watches.py"
@@ -44,6 +45,7 @@ UNREACHED_QUERIES: dict[str, str] = {
     "reconciler.park_call": TWO,
     "reconciler.read_listing": RESTORED,
     "reconciler.watch_at_once": OPERATORS,
+    "worker.kept_answer": TWICE,
     "worker.leave_dead_letter": RACE,
     "worker.unpark_call": OPERATORS,
 }
@@ -96,7 +98,8 @@ def gateway_methods() -> list[Place]:
     return [
         Place(function, module, range(node.lineno, (node.end_lineno or 0) + 1))
         for function, node in _functions(tree)
-        if function.startswith("StripeGateway.") and function.rpartition(".")[2] in used - {"__init__"}
+        if function.startswith("StripeGateway.") and function.rpartition(".")[2] in used
+        if isinstance(node, ast.AsyncFunctionDef)
     ]
 
 

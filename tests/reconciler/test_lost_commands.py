@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from payments.database.connections import open_pool
+from payments.domain.refunds import DOES_NOT_FIT
 from payments.reconciler.jobs import Surroundings
 from payments.reconciler.lost import send_lost_commands
 from payments.settings import Settings
@@ -63,6 +64,30 @@ class Table:
             " (payment_id, subject_id, operation, idempotency_key, parameters, state, outcome, answered_at)"
             " values (%s, %s, %s, %s, '{}', %s, %s, case when %s = 'answered' then now() end)",
             (payment_id, subject_id, operation, f"{subject_id}/{operation}/1", state, outcome, state),
+        )
+
+    def letter(
+        self,
+        payment_id: UUID,
+        payload: str,
+        resolved_at: str,
+        resolution: str,
+        *,
+        origin: str = "queue:refund_requested",
+        message_id: str | None = None,
+    ) -> None:
+        self.conn.execute(
+            "insert into payments.dead_letters"
+            " (origin, message_id, payment_id, payload, attempts, error, resolved_at, resolution)"
+            f" values (%s, %s, %s, %s::jsonb, 5, 'x', {resolved_at}, {resolution})",
+            (origin, message_id or str(uuid4()), payment_id, payload),
+        )
+
+    def news(self, payment_id: UUID, last_error: str) -> None:
+        self.conn.execute(
+            "insert into payments.inbox (source, message_id, message_type, payment_id, payload, last_error)"
+            " values ('stripe-webhook', %s, 'x', %s, '{}', %s)",
+            (str(uuid4()), payment_id, last_error),
         )
 
     async def run(self) -> dict[str, int]:
@@ -232,7 +257,7 @@ async def test_wish_that_an_operator_has_discarded_is_not_sent_again_nor_called_
             table.conn.execute(
                 "insert into payments.dead_letters"
                 " (origin, message_id, payment_id, payload, attempts, error, resolved_at, resolution)"
-                " values (%s, %s, %s, %s::jsonb, 5, 'x', now(), 'discarded: paid by hand')",
+                " values (%s, %s, %s, %s::jsonb, 5, 'x', '-infinity', 'discarded: paid by hand')",
                 (f"queue:{queue}", f"{queue}/{number}", message["paymentId"], json.dumps(message)),
             )
         if queue == "refund_requested":
@@ -260,41 +285,68 @@ async def test_wish_that_an_operator_has_discarded_is_not_sent_again_nor_called_
         ("answered", "answered", None),
         ("answered", "settled", None),
         ("answered", "absent", "refunds given up"),
-        ("answered", "withdrawn", "refunds given up"),
     ],
 )
-@pytest.mark.parametrize("why_not", [None, "another letter is open", "queued", "young"])
+@pytest.mark.parametrize(
+    "why_not", [None, "another letter is open", "queued", "young", "tried again since", "in conflict", "news"]
+)
 async def test_refund_that_was_given_up_ends_once_it_is_certain_that_stripe_has_not_made_it(
     table: Table, state: str, outcome: str | None, found: str | None, why_not: str | None
 ) -> None:
+    payment_id, refund_id = given_up_refund(table, letter_at="now()" if why_not == "young" else "'-infinity'")
+    table.call(payment_id, refund_id, "create_refund", state, outcome)
+    message = json.dumps({"paymentId": str(payment_id), "refundId": str(refund_id)})
+    match why_not:
+        case "another letter is open":
+            table.letter(payment_id, "{}", "null", "null", origin="queue:x")
+        case "tried again since":
+            table.letter(payment_id, message, "now()", "'tried again'")
+        case "queued":
+            table.conn.execute("select pgmq.send('refund_requested', %s::jsonb)", (message,))
+        case "in conflict" if found == "refunds given up":
+            table.change(payment_id, status="CONFLICTED")
+        case "news" if found == "refunds given up":
+            table.news(payment_id, "the payment is locked")
+        case "in conflict" | "news":
+            found = None if state == "answered" else found
+    is_free = why_not is None or (why_not in {"in conflict", "news"} and found == "parked calls to look for")
+    assert await table.run() == ({found: 1} if found is not None and is_free else {})
+
+
+def given_up_refund(table: Table, reason: str | None = None, letter_at: str = "'-infinity'") -> tuple[UUID, UUID]:
     payment_id = table.payment("SUCCEEDED", amount_authorized=1000, amount_captured=1000, processor_payment_intent="pi")
     refund_id = uuid4()
     table.conn.execute(
-        "insert into payments.refunds (refund_id, payment_id, amount, currency, updated_at)"
-        " values (%s, %s, 300, 'EUR', case when %s then now() else '-infinity' end)",
-        (refund_id, payment_id, why_not == "young"),
+        "insert into payments.refunds (refund_id, payment_id, amount, currency, reason, updated_at)"
+        " values (%s, %s, 300, 'EUR', %s, '-infinity')",
+        (refund_id, payment_id, reason),
     )
-    table.call(payment_id, refund_id, "create_refund", state, outcome)
     table.dispatch_and_lose()
     message = json.dumps({"paymentId": str(payment_id), "refundId": str(refund_id)})
-    table.conn.execute(
-        "insert into payments.dead_letters"
-        " (origin, message_id, payment_id, payload, attempts, error, resolved_at, resolution)"
-        " values ('queue:refund_requested', 'x', %s, %s::jsonb, 5, 'x', now(), 'discarded: x')",
-        (payment_id, message),
-    )
-    if why_not == "another letter is open":
-        table.conn.execute(
-            "insert into payments.dead_letters (origin, message_id, payment_id, payload, attempts, error)"
-            " values ('queue:x', 'y', %s, '{}', 1, 'x')",
-            (payment_id,),
-        )
-    if why_not == "queued":
-        table.conn.execute("select pgmq.send('refund_requested', %s::jsonb)", (message,))
-    assert await table.run() == ({found: 1} if found is not None and why_not is None else {})
-    table.conn.execute("update payments.inbox set processed_at = now(), outcome = 'ignored'")
-    if why_not is None:
-        assert await table.run() == {}, "said once, whatever came of it"
+    table.letter(payment_id, message, letter_at, "'discarded: x'")
+    return payment_id, refund_id
+
+
+@pytest.mark.parametrize(("reason", "is_given_up"), [(None, True), ("compensation", False)])
+async def test_compensation_is_given_up_only_for_a_refund_that_waits_for_its_room(
+    table: Table, reason: str | None, *, is_given_up: bool
+) -> None:
+    """Late money must go back. A refund in the Dashboard that does not fit is no news of the one that is in its way."""
+    payment_id, _ = given_up_refund(table, reason)
+    assert await table.run() == ({"refunds given up": 1} if is_given_up else {})
+    table.conn.execute("delete from payments.inbox")
+    table.news(payment_id, f"a refund of 300 {DOES_NOT_FIT}: 1000 of 1000 are spoken for")
+    assert await table.run() == {"refunds given up": 1}
+
+
+async def test_refund_whose_look_at_stripe_was_discarded_as_well_is_left_alone(table: Table) -> None:
+    """Stripe does not show its PaymentIntent: looking once more would leave one more letter."""
+    payment_id, refund_id = given_up_refund(table)
+    table.call(payment_id, refund_id, "create_refund", "parked")
+    (call_id,) = table.conn.execute("select call_id from payments.stripe_requests").fetchone() or (0,)
+    message = json.dumps({"paymentId": str(payment_id), "refundId": str(refund_id)})
+    table.letter(payment_id, message, "'-infinity'", "'discarded: x'", message_id=f"call/{call_id}")
+    assert await table.run() == {}
 
 
 async def test_void_of_a_payment_whose_request_was_discarded_is_carried_out(table: Table) -> None:

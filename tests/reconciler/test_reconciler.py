@@ -108,6 +108,25 @@ async def test_a_job_that_gets_no_answer_stops_no_other(around: Surroundings) ->
     assert done == 5
 
 
+async def test_one_pass_goes_on_beside_one_question_without_an_answer_but_not_beside_two(around: Surroundings) -> None:
+    ran: list[str] = []
+
+    async def works(_: Surroundings) -> bool:
+        ran.append("works")
+        return False
+
+    async def asks_in_vain(_: Surroundings) -> bool:
+        ran.append("asks")
+        raise StripeAway("no answer", 1.0)
+
+    with pytest.raises(StripeAway):
+        await Reconciler(around, (job(asks_in_vain), job(works))).run_once()
+    assert ran == ["asks", "works"]
+    with pytest.raises(StripeAway):
+        await Reconciler(around, (job(asks_in_vain), job(asks_in_vain), job(works))).run_once()
+    assert ran == ["asks", "works", "asks", "asks"]
+
+
 async def test_one_job_that_breaks_stops_no_other(around: Surroundings) -> None:
     done = asyncio.Event()
 

@@ -1,9 +1,16 @@
 """Doubtful calls: who looks after them next, and whose answer or dead letter counts, when several hold a command."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 import msgspec
+import psycopg
+import pytest
 from structlog.testing import capture_logs
 
+from payments.database.connections import Connection, Pool
 from payments.stripe_gateway.outcomes import KeyMisused, Unknown
+from payments.worker import handling
 from tests.development.databases import Database
 from tests.worker.command_bench import ANSWER, DEAD, Bench, on_bench
 
@@ -152,5 +159,34 @@ def test_handler_leaves_a_later_attempt_alone_when_a_late_one_ends_in_doubt(data
         bench.during_call = overtake
         await bench.handle(lease)
         assert bench.rows("select state, attempts from payments.stripe_requests") == [("in_flight", 2)]
+
+    on_bench(database, test)
+
+
+def test_answer_that_is_stored_again_after_a_commit_in_doubt_is_kept_once(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first commit was one, but nobody heard of it."""
+    commit, said = handling.transaction, list[str]()
+
+    @asynccontextmanager
+    async def doubtful(pool: Pool) -> AsyncIterator[Connection]:
+        async with commit(pool) as conn:
+            yield conn
+        if said == ["called"]:
+            said.append("in doubt")
+            raise psycopg.OperationalError("the connection was lost in the commit")
+
+    async def test(bench: Bench) -> None:
+        lease = await bench.lease()
+
+        async def called() -> None:
+            said.append("called")
+
+        bench.during_call = called
+        monkeypatch.setattr(handling, "transaction", doubtful)
+        await bench.handle(lease)
+        assert said == ["called", "in doubt"]
+        assert len(bench.rows("select from payments.inbox")) == 1
 
     on_bench(database, test)
