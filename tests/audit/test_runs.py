@@ -96,6 +96,26 @@ async def test_what_nobody_told_of_is_found_within_a_lap(database: Database, mon
         assert row == (True,)
 
 
+async def test_a_lap_counts_from_its_beginning_once_it_is_whole(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lap that stands still must show: until the next one is whole, the time of the last one stands."""
+    monkeypatch.setattr(audit_module, "SLICE_MIN", 3)
+    async with Auditor.on_sound_books(database) as auditor:
+        query = "select lap_at is null, lap_began_at, last_lap_began_at from payments.audit_progress"
+        last_whole = None
+        for _ in range(2):
+            is_whole, began = False, None
+            while not is_whole:
+                await audit(auditor.around)
+                ((is_whole, lap_began, last_began),) = auditor.conn.execute(query).fetchall()
+                began = began or lap_began
+                assert lap_began == began
+                assert last_began == (began if is_whole else last_whole)
+            assert began != last_whole
+            last_whole = began
+
+
 @pytest.mark.usefixtures("only_what_it_is_told_of")
 @pytest.mark.parametrize(("read_every_s", "minutes"), [("30", 3), ("3600", 65)])
 async def test_what_the_balance_brings_is_looked_at_until_it_may_be_compared(

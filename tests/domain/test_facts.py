@@ -49,9 +49,10 @@ def test_intent_with_nothing_but_the_necessary_is_read() -> None:
     assert (facts.currency, facts.charge, facts.payment_id, facts.livemode) == ("JPY", None, None, None)
 
 
-def test_expanded_charge_tells_until_when_it_may_be_captured() -> None:
-    card = {"type": "card", "card": {"capture_before": 1_900_000_000}}
-    charge = {"id": CHARGE, "object": "charge", "payment_method_details": card}
+@pytest.mark.parametrize("method", ["card", "klarna"])
+def test_expanded_charge_tells_until_when_it_may_be_captured(method: str) -> None:
+    details = {"type": method, method: {"capture_before": 1_900_000_000}}
+    charge = {"id": CHARGE, "object": "charge", "payment_method_details": details}
     facts = read_payment_intent(intent(PAYMENT, "requires_capture", latest_charge=charge))
     assert facts.charge == CHARGE
     assert facts.capture_before == datetime.fromtimestamp(1_900_000_000, UTC)

@@ -168,6 +168,15 @@ def test_cursor_moves_only_with_what_is_in_the_inbox(world: World) -> None:
     wait_until(world.settled(payment_id))
 
 
+def test_45_dispute_that_no_webhook_told_of_is_heard_of(world: World) -> None:
+    payment_id = world.request(payment_method="pm_card_createDispute")
+    world.start_worker(**QUICK)
+    wait_until(
+        lambda: world.rows("select payment_id, status from payments.disputes") == [(payment_id, "needs_response")]
+    )
+    wait_until(lambda: world.row("select disputed from payments.payments where payment_id = %s", payment_id) == (True,))
+
+
 def test_foreign_events_are_no_business_of_ours(world: World) -> None:
     worker = world.start_worker(**QUICK)
     world.request()
