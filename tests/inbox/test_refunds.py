@@ -222,6 +222,22 @@ async def test_refund_of_another_api_version_is_fetched(desk: Desk) -> None:
     assert desk.sql(REFUNDS, payment_id) == [(300, "PROCESSED", True, None, None)]
 
 
+async def test_refund_tells_of_the_capture_that_nobody_told_of(desk: Desk) -> None:
+    """Both in the Dashboard; only the refund is heard of, and its PaymentIntent is asked for with it."""
+    payment_id = desk.payment(capture_method="manual")
+    held = intent(payment_id, "requires_capture", capture_method="manual")
+    desk.answer(answered(expanded(held)), payment_id)
+    await desk.settle()
+    assert desk.status(payment_id) == "AUTHORIZED"
+    desk.truth.intents[INTENT] = expanded(intent(payment_id, "succeeded", capture_method="manual"))
+    given_back = refund(INTENT, 300, "succeeded")
+    desk.truth.refunds[given_back["id"]] = given_back
+    desk.webhook(event("refund.created", given_back))
+    await desk.settle()
+    assert desk.status(payment_id) == "SUCCEEDED"
+    assert desk.sql(REFUNDS, payment_id) == [(300, "PROCESSED", True, None, None)]
+
+
 async def test_released_hold_is_no_refund(desk: Desk) -> None:
     payment_id = desk.payment(capture_method="manual")
     gone = intent(payment_id, "canceled", capture_method="manual", latest_charge="ch_1")
