@@ -218,7 +218,7 @@ async def _close(around: Surroundings, case: Case, evidence: Evidence, objects: 
 
 
 async def _ask_again(around: Surroundings, case: Case) -> None:
-    """Nothing exists under the old key: a command is due, which goes out under the next one."""
+    """Nothing exists under the old key: a command is due, which goes out under the next one, if the wish stands."""
     doubtful = case.doubtful
     async with transaction(around.pool) as conn:
         await guard_plans(conn)

@@ -190,7 +190,8 @@ async def leave_to_reconciler(conn: Connection, call_id: int, outcome: Outcome |
     """The key is of no use any more: the reconciler looks at Stripe.
 
     It then closes the call: as `settled` when what the call did was found, and went into the inbox; as `absent` when
-    nothing exists at Stripe. After `absent` a command is due, which goes out under the next generation's key.
+    nothing exists at Stripe. After `absent` a command is due, which goes out under the next generation's key; but not
+    for a refund that an operator has given up.
     """
     await conn.execute(_QUERIES["leave_to_reconciler"], {"call_id": call_id, "error": why.why, **_seen(outcome)})
 
