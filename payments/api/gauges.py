@@ -53,14 +53,14 @@ class Gauges:
     async def refresh(self) -> None:
         """Reads what is no longer fresh, for SCRAPE_WAIT_S at most; what takes longer is there at the next scrape.
 
-        A database that says nothing all that time stands still: no reading may take so long.
+        A database that says nothing all that time stands still, or has no connection left for us.
         """
         heard = self._heard
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._read_all(), name="gauges")
         await asyncio.wait({self._task}, timeout=SCRAPE_WAIT_S)
         if not self._task.done() and self._heard == heard:
-            self._lose("it stands still")
+            self._lose("it said nothing in time")
 
     async def close(self) -> None:
         """Stops a reading that is under way."""

@@ -61,7 +61,7 @@ def test_a_database_that_stands_still_is_answered_for_in_time(
     ):
         body, headers = wish(), {"Idempotency-Key": "k"}
         payment = client.post("/payments/authorize", json=body).json()
-        assert "payments_database_up 1.0" in metrics_of(api)
+        eventually(lambda: "payments_database_up 1.0" in metrics_of(api))
         proxy.flows.clear()
         shown = metrics_of(api)
         assert "payments_database_up 0.0" in shown
