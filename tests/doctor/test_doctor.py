@@ -235,9 +235,11 @@ def test_a_parked_call_that_was_discarded_is_no_trouble_any_more(database: Datab
         assert "stripe: 1 calls are parked" in faults(database)
         conn.execute(
             "insert into payments.dead_letters (origin, message_id, payment_id, payload, attempts, error, resolved_at,"
-            " resolution) values ('queue:payment_requested', 'x', %s, '{}', 1, 'x', now(), 'discarded: known')",
+            " resolution) values ('queue:payment_requested', 'x', %s, '{}', 1, 'x', '-infinity', 'discarded: known')",
             (payment_id,),
         )
+        assert "stripe: 1 calls are parked" in faults(database), "what was discarded before was another trouble"
+        conn.execute("update payments.dead_letters set resolved_at = now()")
     assert faults(database) == []
 
 
