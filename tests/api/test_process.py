@@ -1,5 +1,6 @@
 """The process: how it starts, how it stops, and what it says while the database is away."""
 
+import asyncio
 import math
 import os
 import socket
@@ -12,13 +13,17 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import httpx
 import psycopg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from payments.api import gauges
+from payments.api import gauges, operation
+from payments.api.problems import Refusal
+from payments.api.services import ApiRequest
 from payments.development.free_port import pick_free_port
 from tests.api.driving import WEBHOOK_SECRET, ApiProcess, running_api, wish
 from tests.conftest import wait_until
@@ -106,6 +111,15 @@ def test_sigterm_lets_requests_finish_and_takes_no_more(database: Database, tmp_
         assert answers[0].status_code == 201
         assert api.wait() == 0
     assert '"event":"process.stopped"' in api.log()
+
+
+def test_a_process_that_is_about_to_stop_is_not_ready() -> None:
+    """On a connection that is still open; a new one is not taken any more."""
+    services = SimpleNamespace(waiters=SimpleNamespace(is_closed=True))
+    request = SimpleNamespace(app=SimpleNamespace(state={"services": services}))
+    with pytest.raises(Refusal) as refused:
+        asyncio.run(operation.ready.fn(cast("ApiRequest", request)))
+    assert (refused.value.problem.code, refused.value.problem.detail) == ("not_ready", "The process is stopping.")
 
 
 def test_while_the_database_is_away_everything_says_so_and_recovers(
