@@ -59,7 +59,7 @@ async def catch_up(
             after = decide_position(part, position, taken.newest, now)
             is_ours = await move_progress(conn, job, before, after)
             if is_ours:
-                await move_progress(conn, hearing, heard_before, decide_heard(part, heard, newest, now))
+                await move_progress(conn, hearing, heard_before, decide_heard(heard, newest, now))
         if not is_ours:
             return None
         if part.until is None:

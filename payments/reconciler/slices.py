@@ -65,10 +65,9 @@ def decide_position(looked_at: Slice, position: datetime, newest: datetime | Non
     return max(position, _believed(newest, now) or position, now - SKEW_MAX)
 
 
-def decide_heard(looked_at: Slice, heard: datetime, newest: datetime | None, now: datetime) -> datetime:
-    """Up to when Stripe is known by its own clock, without a gap; ours counts only where it can't be so wrong."""
-    seen = _believed(newest, now) if looked_at.since <= heard else None
-    return max(heard, seen or heard, now - SILENCE_MAX)
+def decide_heard(heard: datetime, newest: datetime | None, now: datetime) -> datetime:
+    """Up to when Stripe is known by its own clock; ours counts only where it can't be so wrong."""
+    return max(heard, _believed(newest, now) or heard, now - SILENCE_MAX)
 
 
 def _believed(newest: datetime | None, now: datetime) -> datetime | None:

@@ -58,7 +58,7 @@ def test_what_stripe_has_dated_is_believed_no_further_and_silence_for_no_longer(
     heard: datetime, behind: timedelta, newest: datetime | None
 ) -> None:
     now = heard + behind
-    after = decide_heard(Slice(heard - OVERLAP, None, by_objects=False), heard, newest, now)
+    after = decide_heard(heard, newest, now)
     assert heard <= after <= max(heard, now - SILENCE_MAX, min(newest or heard, now + SKEW_MAX))
     assert after >= now - SILENCE_MAX
 
@@ -72,27 +72,15 @@ def test_a_clock_that_runs_hours_ahead_blinds_nobody(ahead: timedelta) -> None:
         part = decide_slice(max(position, now - SKEW_MAX), heard, now, SPAN_FIRST)
         assert part.until is None
         assert part.since <= NOW - OVERLAP
-        position, heard = decide_position(part, position, None, now), decide_heard(part, heard, None, now)
+        position, heard = decide_position(part, position, None, now), decide_heard(heard, None, now)
 
 
 def test_a_clock_that_ran_hours_ahead_and_was_put_right_has_skipped_nothing() -> None:
     ahead = NOW + timedelta(hours=5)
-    known = NOW - timedelta(days=3)
-    heard = decide_heard(Slice(known - OVERLAP, None, by_objects=False), known, NOW, ahead)
+    heard = decide_heard(NOW - timedelta(days=3), NOW, ahead)
     position = decide_position(Slice(NOW, None, by_objects=False), NOW, NOW, ahead)
     assert position > NOW
     assert decide_slice(position, heard, NOW, SPAN_FIRST) == Slice(NOW - OVERLAP, None, by_objects=False)
-
-
-def test_a_pause_while_the_clock_is_ahead_leaves_no_gap() -> None:
-    """An event beyond what nobody has looked at yet says nothing of what lies before it."""
-    heard, position, now = NOW, NOW + timedelta(minutes=50), NOW + timedelta(hours=3)
-    part = decide_slice(position, heard, now, SPAN_FIRST)
-    assert part.until is not None
-    newest = position + timedelta(minutes=5)
-    assert decide_heard(part, heard, newest, now) == heard
-    position = decide_position(part, position, newest, now)
-    assert decide_slice(position, heard, position + SPAN_FIRST, SPAN_FIRST).since <= heard
 
 
 def test_crowded_present_is_cut_from_where_stripe_is_known_on() -> None:
