@@ -91,9 +91,11 @@ async def test_each_kind_of_word_leads_where_it_should(desk: Desk) -> None:
     assert desk.one("select next_action from payments.payments where payment_id = %s", asked) == (
         {"type": "requires_payment_method", "clientSecret": SECRET},
     )
-    assert desk.one(
-        "select failure_reason, failure_decline_code from payments.payments where payment_id = %s", poor
-    ) == ("INSUFFICIENT_FUNDS", "insufficient_funds")
+    failure = (
+        "select failure_reason, failure_decline_code, failure_message from payments.payments where payment_id = %s"
+    )
+    told = ("INSUFFICIENT_FUNDS", "insufficient_funds", "Your card has insufficient funds.")
+    assert desk.one(failure, poor) == told
     assert desk.sql("select payment_id from payments.dead_letters") == [(ours,)]
     assert desk.sql("select * from payments.audit_imbalances where payment_id <> %s", odd) == []
 
