@@ -94,8 +94,8 @@ async def test_each_kind_of_word_leads_where_it_should(desk: Desk) -> None:
     failure = (
         "select failure_reason, failure_decline_code, failure_message from payments.payments where payment_id = %s"
     )
-    told = ("INSUFFICIENT_FUNDS", "insufficient_funds", "Your card has insufficient funds.")
-    assert desk.one(failure, poor) == told
+    kept = ("INSUFFICIENT_FUNDS", "insufficient_funds", "Your card has insufficient funds.")
+    assert desk.one(failure, poor) == kept
     assert desk.sql("select payment_id from payments.dead_letters") == [(ours,)]
     assert desk.sql("select * from payments.audit_imbalances where payment_id <> %s", odd) == []
 
