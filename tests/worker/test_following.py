@@ -201,3 +201,18 @@ def test_what_stripe_says_of_the_state_of_things_is_recorded_and_no_fault_of_our
     """https://docs.stripe.com/error-codes"""
     following = decide_next(Refused({"code": code}, 400, "req_1"), 1, 1, 0.5, rules)
     assert following == Record(CallOutcome.REFUSED)
+
+
+@pytest.mark.parametrize("rules", ALL_RULES)
+@pytest.mark.parametrize(
+    "error", [{}, {"code": "parameter_unknown", "param": "confrim"}, {"code": "api_key_expired"}, {"message": "no"}]
+)
+def test_any_other_refusal_shows_a_fault_of_ours(rules: CallRules, error: dict[str, str]) -> None:
+    assert isinstance(decide_next(Refused(error, 400, "req_1"), 1, 1, 0.5, rules), Park)
+
+
+@pytest.mark.parametrize(
+    ("rules", "param"), [(CAPTURE_RULES, "amount"), (CANCEL_RULES, "amount_to_capture"), (REFUND_RULES, "customer")]
+)
+def test_parameter_of_another_call_shows_a_fault_of_ours(rules: CallRules, param: str) -> None:
+    assert isinstance(decide_next(Refused({"param": param}, 400, "req_1"), 1, 1, 0.5, rules), Park)
