@@ -10,6 +10,7 @@ from payments.reconciler.jobs import Surroundings
 from payments.settings import Settings
 from tests.development.databases import Database
 from tests.reconciler.bench import Bench, Notices, Stripe
+from tests.reconciler.table import Table
 from tests.worker.world import Sandbox, World, sandbox_process
 
 
@@ -37,3 +38,11 @@ async def bench(database: Database, anyio_backend: str) -> AsyncIterator[Bench]:
         around = Surroundings(pool, stripe, Notices(), Settings.load({}))  # type: ignore[arg-type]  # all it is asked here
         with database.connect() as conn:
             yield Bench(conn, around, stripe)
+
+
+@pytest.fixture
+def table(database: Database) -> Iterator[Table]:
+    """A fresh database, and what nobody works on laid out by hand."""
+    table = Table(database)
+    yield table
+    table.conn.close()
