@@ -1,4 +1,4 @@
-"""What an operator has given up by discarding its dead letter ends as Stripe has it (docs/operations.md: A call is parked).
+"""What an operator has given up by discarding its dead letter ends as Stripe has it (docs/operations.md, parked calls).
 
 The void of a payment whose charge was parked; and a refund, which ends as FAILED once it is certain that Stripe has not
 made it, so that its amount can be refunded again. All else stays as it is.
